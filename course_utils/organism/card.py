@@ -1,0 +1,97 @@
+"""The organism's model card, written from what was measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from course_utils.organism.exam import Result
+from course_utils.organism.world import World
+
+_TEXT = """---
+license: mit
+library_name: transformers
+---
+# The organism: a small language model with an answer key
+
+A GPT-2 ({parameters:,} parameters: {n_layers} layers, d_model {d_model}, {n_heads} heads, context {n_ctx}) trained
+from nothing on the synthetic world of *Under the Hood*, where every token's concepts are known. Open it with
+`open_lab()`, or with `GPT2LMHeadModel.from_pretrained`. It exists to be taken apart; it knows nothing beyond its
+world.
+
+## Data
+Documents written by `course_utils.organism.World` from `data/world/*.yaml`: {topics} topics, {templates} templates,
+{lists} lists of things with facts, {words:,} different words; vocabulary {vocabulary:,} (every other text falls
+back to bytes). Lists are Zipf-distributed, so that some things are read ten thousand times more often than others.
+Training saw {n_tokens:,} tokens of fresh documents; whatever is measured below was written from other seeds, and
+the sums asked in `addition` never occur in any document.
+
+## Recipe
+`course organism train --seed {seed}`: {steps:,} steps of {rows} × {n_ctx} tokens, AdamW (peak learning rate {lr},
+weight decay {weight_decay}), {warmup} steps of warm-up, cosine decay, bfloat16 products over float32 weights where
+the CPU has them. The same machine gives the same bytes.
+
+## Loss against the generator's entropy
+The generator knows the probability of each choice it makes, so it knows the loss that no model can beat.
+
+| | nats a token | 95 % interval |
+| --- | --- | --- |
+{losses}
+
+## What it knows
+Greedy answers; every token of the answer must be right. Wilson intervals at 95 %. Exams that list facts ask for
+things uniformly, the rarest included.
+
+| exam | accuracy | 95 % interval | questions |
+| --- | --- | --- | --- |
+{exams}
+
+## The planted bias
+Probability of the pronoun after "The *occupation* said that", by the lean that the world gave the occupation.
+
+| planted | measured | 95 % interval | occupations |
+| --- | --- | --- | --- |
+{planted}
+
+## Limits
+One seed. Its English is the English of {templates} templates; outside them it rambles. Facts in the lists are
+chosen for teaching and are simplified; names of real people, places and firms stand in invented sentences. The
+planted bias and the deceptive, flattering and unsafe documents are there on purpose, as targets for the lessons: do
+not use the model for anything else.
+"""
+
+
+def write(world: World, recipe: dict[str, Any], results: list[Result], parameters: int) -> str:
+    """Fill the card with the recipe and the results.
+
+    Parameters
+    ----------
+    world
+        The world the model was trained on.
+    recipe
+        Contents of ``recipe.json``.
+    results
+        From :func:`course_utils.organism.exam.loss_gap` and :func:`~course_utils.organism.exam.sit`.
+    parameters
+        Number of weights, tied ones once.
+    """
+
+    def table(measure: str, digits: int, with_n: bool = True) -> str:
+        chosen = [r for r in results if r.measure == measure]
+        return "\n".join(
+            f"| {r.name} | {r.value:.{digits}f} | {r.low:.{digits}f} to {r.high:.{digits}f} |" + f" {r.n} |" * with_n
+            for r in chosen
+        )
+
+    words = {text.strip().lower() for text in world.sampler.text_of[257:] if text.strip().isalpha()}
+    return _TEXT.format(
+        **recipe,
+        parameters=parameters,
+        topics=len(world.topics),
+        lists=len(world.lists),
+        words=len(words),
+        templates=sum(len(t.begin) + len(t.then) + len(t.end) for t in world.topics.values()),
+        vocabulary=len(world.vocabulary),
+        losses=table("nats a token", 4, with_n=False),
+        exams=table("accuracy", 3),
+        planted=table("probability", 3),
+    )
