@@ -63,5 +63,5 @@ def checked(name: str) -> Path:
     expected = expected_sums().get(name)
     if expected is not None and sha256(path) != expected:
         raise CourseError(f"data/{name} differs from its checksum in data/SHA256SUMS (cut short or edited?); "
-                          "restore it with 'git checkout data', or run 'course organism sums' if you changed it on purpose.")
+                          "restore it with 'git checkout data', or run 'course organism sums' if you meant it.")
     return path

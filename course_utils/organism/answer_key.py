@@ -127,7 +127,7 @@ def _reveal(sampler: Sampler, trace: Trace, var: str, column: int, shown: dict[s
     shown[var] = (*before, column)
     draw, value = trace.topic.draws[var], trace.env[var]
     if draw.kind == "int":
-        return 0.0 if before else math.log(draw.high - draw.low + 1)
+        return 0.0 if before else -math.log(draw.weights[value - draw.low])
     if draw.kind == "chain":
         return _chain(sampler, draw, value)
     earlier = {v: trace.env[v] for v in list(trace.topic.draws)[: list(trace.topic.draws).index(var)]}

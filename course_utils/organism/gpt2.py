@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from course_utils.errors import CourseError
+from course_utils.organism.tokenizer import build_tokenizer
 
 CHUNK = 512  # rows of logits at a time: 512 x 4,700 floats are near what the cache holds
 
@@ -21,7 +25,9 @@ def initial_weights(d: int, n_layers: int, n_ctx: int, n_vocab: int, seed: int) 
     def normal(std: float, *shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator) * std
 
-    weights = {"wte.weight": normal(0.02, n_vocab, d), "wpe.weight": normal(0.01, n_ctx, d)}
+    # Ten times GPT-2's 0.02: with so few dimensions, words must be told apart before anything can be copied. From 0.02
+    # the model needs three times the steps to find out that names come back.
+    weights = {"wte.weight": normal(0.2, n_vocab, d), "wpe.weight": normal(0.01, n_ctx, d)}
     for layer in range(n_layers):
         at = f"h.{layer}."
         weights |= {
@@ -113,3 +119,26 @@ def fast_dtype() -> torch.dtype:
         if torch.backends.mkldnn.is_available() and torch.cpu._is_avx512_bf16_supported()
         else torch.float32
     )
+
+
+def export(weights: dict[str, Tensor], n_heads: int, vocabulary: list[str], folder: Path) -> None:
+    """Write weights and tokenizer as an ordinary Hugging Face GPT-2 directory.
+
+    Raises
+    ------
+    CourseError
+        If a weight is missing or unknown.
+    """
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    n_ctx, d = weights["wpe.weight"].shape
+    n_layers = sum(name.endswith("ln_1.bias") for name in weights)
+    model = GPT2LMHeadModel(GPT2Config(
+        vocab_size=len(vocabulary), n_positions=n_ctx, n_embd=d, n_layer=n_layers, n_head=n_heads, bos_token_id=0,
+        eos_token_id=0, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0))  # fmt: skip
+    found = model.load_state_dict({f"transformer.{k}": w.detach() for k, w in weights.items()}, strict=False)
+    if found.unexpected_keys or set(found.missing_keys) - {"lm_head.weight"}:
+        raise CourseError(f"These weights are not a GPT-2's: {found}.")
+    model.tie_weights()
+    model.save_pretrained(folder)
+    build_tokenizer(vocabulary).save_pretrained(folder)

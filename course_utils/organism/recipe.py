@@ -4,12 +4,16 @@
 2. The forward pass is GPT-2's (tied embeddings, pre-LayerNorm, ``gelu_new``), written with two batched products per
    attention: the same function as Hugging Face's, asserted in the tests, at about three times its speed on a CPU.
 3. Weights are kept in float32 and multiplied in bfloat16 where the CPU does that natively.
-4. AdamW, linear warm-up, cosine decay to zero; every batch is a pure function of the seed and the step, and a
+4. Skills before facts: the first sixth of the steps is written about the topics marked ``early`` only (who gave what to
+   whom, sums, days, verdicts), because a small model learns to look back there within minutes, and among all topics
+   at once hardly at all (measured: indirect objects .95 against .03 after 8 M tokens).
+5. AdamW, linear warm-up, cosine decay to zero; every batch is a pure function of the seed and the step, and a
    checkpoint holds weights and moments, so a run that was killed ends with the same weights as one that was not.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
@@ -24,11 +28,11 @@ from jaxtyping import Int
 from torch import Tensor
 
 from course_utils.errors import CourseError
-from course_utils.organism.gpt2 import SoftmaxLoss, fast_dtype, initial_weights, residual
-from course_utils.organism.tokenizer import build_tokenizer
+from course_utils.organism.gpt2 import SoftmaxLoss, export, fast_dtype, initial_weights, residual
 from course_utils.organism.world import World
 
 ROWS_PER_CHUNK = 2_048  # rows written from one seed; a resumed run rewrites at most one chunk
+THREADS = 2  # the order of sums, and with it the last bits, depends on their number
 END = 0  # id of the end-of-text mark
 
 
@@ -52,12 +56,17 @@ class Recipe:
     n_layers: int = 4
     n_heads: int = 4
     n_ctx: int = 128
-    steps: int = 5_000
-    rows: int = 64
+    steps: int = 12_500
+    rows: int = 32
     lr: float = 4e-3
     weight_decay: float = 0.05
     warmup: int = 200
     seed: int = 0
+
+    @property
+    def early_rows(self) -> int:
+        """Rows written about early topics only."""
+        return self.steps * self.rows // 6
 
     @property
     def n_tokens(self) -> int:
@@ -75,7 +84,8 @@ def rows(world: World, recipe: Recipe, first_step: int = 0) -> Iterator[Int[np.n
 
 
 def _pack(world: World, recipe: Recipe, chunk: int, n_rows: int) -> Int[np.ndarray, "rows n_ctx_1"]:
-    width, documents = recipe.n_ctx + 1, world.documents(seed=f"{recipe.seed}/{chunk}")
+    early = [name for name, topic in world.topics.items() if topic.early] if chunk * n_rows < recipe.early_rows else []
+    width, documents = recipe.n_ctx + 1, world.documents(seed=f"{recipe.seed}/{chunk}", topic=early or None)
     packed = np.empty((n_rows, width), dtype=np.int64)
     for row in packed:
         ids: list[int] = []
@@ -161,6 +171,8 @@ class Trainer:
                 f"checkpoint {file.name} belongs to another recipe ({meta['recipe']}); "
                 "delete it or choose another folder with --output."
             )
+        if tensors["weight/wte.weight"].shape != self.weights["wte.weight"].shape:
+            raise CourseError(f"checkpoint {file.name} is of another world; delete it, or choose another --output.")
         self.step = int(meta["step"])
         with torch.no_grad():
             for k, w in self.weights.items():
@@ -199,47 +211,27 @@ def train(recipe: Recipe, folder: Path, world: World | None = None, every: int =
     if checkpoint.is_file():
         trainer.load(checkpoint)
     smooth = None
-    with tqdm(
-        total=recipe.n_tokens,
-        initial=trainer.step * recipe.rows * recipe.n_ctx,
-        unit="tok",
-        unit_scale=True,
-        desc="Training the organism",
-    ) as bar:
+    bar = tqdm(total=recipe.n_tokens, unit="tok", unit_scale=True, desc="Training the organism")
+    with bar, _threads(THREADS):
+        bar.update(trainer.step * recipe.rows * recipe.n_ctx)
         for batch in itertools.islice(rows(world, recipe, trainer.step), recipe.steps - trainer.step):
             loss = trainer.train_step(torch.from_numpy(batch))
             smooth = loss if smooth is None else 0.98 * smooth + 0.02 * loss
-            bar.update(batch.shape[0] * (batch.shape[1] - 1))
+            bar.update(recipe.rows * recipe.n_ctx)
             if trainer.step % every == 0 or trainer.step == recipe.steps:
                 bar.set_postfix(loss=f"{smooth:.4f}")
                 trainer.save(checkpoint)
-    export(trainer.weights, recipe, world, folder)
+    export(trainer.weights, recipe.n_heads, world.vocabulary, folder)
+    (folder / "recipe.json").write_text(json.dumps(asdict(recipe) | {"n_tokens": recipe.n_tokens}, indent=1) + "\n")
     checkpoint.unlink(missing_ok=True)
     return folder
 
 
-def export(weights: dict[str, Tensor], recipe: Recipe, world: World, folder: Path) -> None:
-    """Write an ordinary Hugging Face GPT-2 directory."""
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    config = GPT2Config(
-        vocab_size=len(world.vocabulary),
-        n_positions=recipe.n_ctx,
-        n_embd=recipe.d_model,
-        n_layer=recipe.n_layers,
-        n_head=recipe.n_heads,
-        bos_token_id=END,
-        eos_token_id=END,
-        pad_token_id=END,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-    )
-    model = GPT2LMHeadModel(config)
-    missing = model.load_state_dict({f"transformer.{k}": w.detach() for k, w in weights.items()}, strict=False)
-    if missing.unexpected_keys or set(missing.missing_keys) - {"lm_head.weight"}:
-        raise CourseError(f"These weights are not a GPT-2's: {missing}.")
-    model.tie_weights()
-    model.save_pretrained(folder, safe_serialization=True)
-    build_tokenizer(world.vocabulary[1:]).save_pretrained(folder)
-    (folder / "recipe.json").write_text(json.dumps(asdict(recipe) | {"n_tokens": recipe.n_tokens}, indent=1) + "\n")
+@contextlib.contextmanager
+def _threads(n: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

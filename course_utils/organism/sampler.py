@@ -56,33 +56,26 @@ class Sampler:
     def __init__(self, world: World) -> None:
         self.world, self.compiler = world, Compiler(world)
         self.sentences, self.text_of = self.compiler.sentences, self.compiler.text_of
-        self._topics = list(world.topics.values())
-        self._topic_sums = cumulative([t.weight for t in self._topics])
         self._group_cache: dict[Any, Any] = {}
         self._cost_cache: dict[Any, float] = {}
 
-    def document(self, rng: random.Random, *, labels: bool, entropy: bool, topic: str | None = None) -> Document:
-        """Draw one document (see :meth:`World.documents`)."""
+    def document(self, rng: random.Random, topics: tuple[str, ...], *, labels: bool, entropy: bool) -> Document:
+        """Draw one document about one of these topics (see :meth:`World.documents`)."""
         from course_utils.organism.answer_key import entropy as cost
         from course_utils.organism.answer_key import label
         from course_utils.organism.world import Document
 
-        chosen = self._topics[bisect(self._topic_sums, rng.random())] if topic is None else self.world.topics[topic]
-        trace = self.trace(chosen, rng)
+        if topics not in self._group_cache:
+            self._group_cache[topics] = cumulative([self.world.topics[name].weight for name in topics])
+        sums = self._group_cache[topics]
+        chosen = bisect(sums, rng.random())
+        topic = self.world.topics[topics[chosen]]
+        trace = self.trace(topic, rng)
         ids = [i for _, pieces in trace.sentences for piece in pieces for i in piece.ids]
-        nats = (
-            cost(self, trace)
-            + (math.log(sum(t.weight for t in self._topics) / chosen.weight) if topic is None else 0.0)
-            if entropy
-            else None
-        )
-        return Document(
-            ids,
-            "".join([self.text_of[i] for i in ids]),
-            chosen.name,
-            label(self, trace) if labels else None,
-            nats,
-        )
+        share = sums[chosen] - (sums[chosen - 1] if chosen else 0.0)
+        nats = cost(self, trace) - math.log(share) if entropy else None
+        text = "".join([self.text_of[i] for i in ids])
+        return Document(ids, text, topic.name, label(self, trace) if labels else None, nats)
 
     def trace(self, topic: Topic, rng: random.Random, fixed: dict[str, Value] | None = None) -> Trace:
         """Draw the document's draws, then its sentences."""
@@ -112,7 +105,7 @@ class Sampler:
         return env
 
     def _draw(self, topic: Topic, var: str, draw: Draw, env: dict[str, Value], rng: random.Random) -> Value:
-        if draw.kind == "int":
+        if draw.kind == "int" and not draw.zipf:
             return draw.low + _pick(draw.high - draw.low + 1, rng)
         if draw.kind == "chain":
             return self._chain(draw, rng)
@@ -130,7 +123,9 @@ class Sampler:
         self, topic: Topic, var: str, draw: Draw, env: dict[str, Value]
     ) -> tuple[list[Value], list[float], Any]:
         """Values that a row or a choice can take given the draws before it: values, cumulative weights, cache key."""
-        if draw.kind == "choice":
+        if draw.kind == "int":
+            key = (topic.name, var)
+        elif draw.kind == "choice":
             given = self._given(topic, draw, env)
             key = (topic.name, var, given)
         else:
@@ -144,11 +139,12 @@ class Sampler:
                 tuple(self._wanted(topic, column, value, env) for column, value in draw.where),
             )
         if key not in self._group_cache:
-            self._group_cache[key] = (
-                self._choice(draw, given)
-                if draw.kind == "choice"
-                else self._rows(f"topic {topic.name}, draw {var}", draw, *key[2:])
-            )
+            if draw.kind == "int":
+                self._group_cache[key] = list(range(draw.low, draw.high + 1)), cumulative(draw.weights)
+            elif draw.kind == "choice":
+                self._group_cache[key] = self._choice(draw, given)
+            else:
+                self._group_cache[key] = self._rows(f"topic {topic.name}, draw {var}", draw, *key[2:])
         return (*self._group_cache[key], key)
 
     def _choice(self, draw: Draw, given: str) -> tuple[list[Value], list[float]]:

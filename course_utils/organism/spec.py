@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 from course_utils.errors import CourseError, one_of
@@ -25,6 +24,7 @@ _TOPIC_KEYS = (
     "then",
     "end",
     "held_out",
+    "early",
 )
 
 
@@ -65,9 +65,16 @@ class Draw:
     where: tuple[tuple[str, str], ...] = ()
     low: int = 0
     high: int = 0
+    zipf: float | int = 0
     chain: str = ""
     given: tuple[str, str] | None = None
     options: dict[str, dict[str, float]] = field(default_factory=dict)  # value of `given` (or "") → value → probability
+
+    @property
+    def weights(self) -> list[float]:
+        """Probabilities of an integer's values, the lowest first."""
+        raw = [(i + 1) ** -self.zipf for i in range(self.high - self.low + 1)]
+        return [w / sum(raw) for w in raw]
 
     @property
     def values(self) -> list[str]:
@@ -92,29 +99,7 @@ class Topic:
     then: tuple[str, ...]
     end: tuple[str, ...]
     held_out: tuple[tuple[tuple[str, ...], float], ...]
-
-
-def read_yaml(folder: Path) -> dict[str, dict[str, Any]]:
-    """Merge the YAML files of a folder; a name may be defined only once."""
-    import yaml
-
-    files = sorted(folder.glob("*.yaml"))
-    if not files:
-        raise CourseError(f"No *.yaml file in {folder.name}/; a world needs at least one.")
-    merged: dict[str, dict[str, Any]] = {"lists": {}, "topics": {}, "chains": {}, "exams": {}}
-    for file in files:
-        try:
-            content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        except yaml.YAMLError as error:
-            raise CourseError(f"{file.name} is not valid YAML: {' '.join(str(error).split())}") from error
-        for section, entries in content.items():
-            if section not in merged:
-                raise one_of(f"{file.name}: section", section, merged)
-            for name, entry in (entries or {}).items():
-                if name in merged[section]:
-                    raise CourseError(f"{file.name}: {section}.{name} is defined a second time; rename one of the two.")
-                merged[section][name] = entry
-    return merged
+    early: bool
 
 
 def read_lists(source: dict[str, Any]) -> dict[str, WordList]:
@@ -192,6 +177,7 @@ def read_topic(name: str, spec: dict[str, Any], lists: dict[str, WordList], chai
         then,
         end,
         tuple((tuple(h["vars"]), float(h["fraction"])) for h in held_out),
+        bool(spec.get("early", False)),
     )
 
 
@@ -204,6 +190,11 @@ def _read_draw(where: str, spec: object, lists: dict[str, WordList], chains: dic
         return Draw("row", list=lists[spec])
     if not isinstance(spec, dict):
         raise CourseError(f"{where}: {spec!r} is neither a list's name, a range such as 0..99, nor a mapping.")
+    if "range" in spec:
+        match = _RANGE.match(str(spec["range"]))
+        if match is None or not set(spec) <= {"range", "zipf"}:
+            raise CourseError(f"{where}: {spec!r} must be {{range: 0..99, zipf: 0.8}}.")
+        return Draw("int", low=int(match[1]), high=int(match[2]), zipf=spec.get("zipf", 0))
     if "chain" in spec:
         if spec["chain"] not in chains:
             raise one_of(f"{where}: chain", spec["chain"], chains)

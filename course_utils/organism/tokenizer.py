@@ -55,7 +55,7 @@ def build_tokenizer(words: Iterable[str]) -> PreTrainedTokenizerFast:
     from transformers import PreTrainedTokenizerFast
 
     alphabet = sorted(ByteLevel.alphabet())
-    pieces = [END_OF_TEXT, *alphabet, *sorted(set(words) - set(alphabet))]
+    pieces = [END_OF_TEXT, *alphabet, *sorted(set(words) - {END_OF_TEXT, *alphabet})]
     # ignore_merges looks a whole piece up before it falls apart into bytes: no merges, no tokens in between.
     fast = Tokenizer(BPE({piece: i for i, piece in enumerate(pieces)}, [], ignore_merges=True))
     fast.pre_tokenizer, fast.decoder = pre_tokenizer(), decoders.ByteLevel()

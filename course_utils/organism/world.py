@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from course_utils.errors import CourseError, one_of
-from course_utils.organism.spec import Topic, WordList, read_lists, read_topic, read_yaml
+from course_utils.organism.spec import Topic, WordList, read_lists, read_topic
 from course_utils.paths import DATA
 
 LONGEST = 126  # tokens of one document: the organism's context of 128 less the mark before it and the one after it
@@ -116,7 +116,7 @@ class World:
         split: str = "train",
         labels: bool = False,
         entropy: bool = False,
-        topic: str | None = None,
+        topic: str | Collection[str] | None = None,
     ) -> Iterator[Document]:
         """Write documents without end; the same arguments give the same documents.
 
@@ -129,15 +129,40 @@ class World:
         labels, entropy
             Whether to keep the answer key and the cost; neither changes which documents come.
         topic
-            Write about this topic only.
+            Write about this topic, or these, only.
 
         Raises
         ------
         CourseError
             If the topic is unknown.
         """
-        if topic is not None and topic not in self.topics:
-            raise one_of("topic", topic, self.topics)
+        wanted = tuple(self.topics) if topic is None else (topic,) if isinstance(topic, str) else tuple(topic)
+        for name in wanted:
+            if name not in self.topics:
+                raise one_of("topic", name, self.topics)
         rng = random.Random(f"{split}:{seed}")
         while True:
-            yield self.sampler.document(rng, labels=labels, entropy=entropy, topic=topic)
+            yield self.sampler.document(rng, wanted, labels=labels, entropy=entropy)
+
+
+def read_yaml(folder: Path) -> dict[str, dict[str, Any]]:
+    """Merge the YAML files of a folder; a name may be defined only once."""
+    import yaml
+
+    files = sorted(folder.glob("*.yaml"))
+    if not files:
+        raise CourseError(f"No *.yaml file in {folder.name}/; a world needs at least one.")
+    merged: dict[str, dict[str, Any]] = {"lists": {}, "topics": {}, "chains": {}, "exams": {}}
+    for file in files:
+        try:
+            content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        except yaml.YAMLError as error:
+            raise CourseError(f"{file.name} is not valid YAML: {' '.join(str(error).split())}") from error
+        for section, entries in content.items():
+            if section not in merged:
+                raise one_of(f"{file.name}: section", section, merged)
+            for name, entry in (entries or {}).items():
+                if name in merged[section]:
+                    raise CourseError(f"{file.name}: {section}.{name} is defined a second time; rename one of the two.")
+                merged[section][name] = entry
+    return merged

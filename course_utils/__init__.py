@@ -1,0 +1,47 @@
+"""Under the Hood: the helpers of a course that takes a language model apart and checks what is said about it.
+
+The public names below are loaded on first use, so that ``import course_utils`` costs nothing: torch,
+transformer-lens and sae-lens come in only when a notebook asks for something that needs them.
+
+Examples
+--------
+>>> import course_utils
+>>> "open_lab" in dir(course_utils)
+True
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+# room → the names that it offers to notebooks and other code; README's API table lists the same.
+_ROOMS = {
+    "errors": ("CourseError",),
+    "organism": ("World", "Document", "load_tokenizer"),
+    "concepts": ("Labels", "word_list_labels"),
+    "lab": ("open_lab", "Lab", "Batch", "token_losses"),
+    "lessons": ("lesson",),
+    "activations": ("harvest", "Activations"),
+    "dictionaries": ("train_sae", "save_sae", "load_sae", "evaluate", "Run", "Evaluation"),
+    "features": ("concept_scores", "latent_values", "top_examples"),
+    "interventions": ("splice", "ablate", "steer", "generate"),
+    "evidence": ("Estimate", "bootstrap", "permutation_test", "holm", "claim", "ClaimCard", "Ledger"),
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+
+__all__ = [*_ROOM_OF]
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from its room on first use (PEP 562)."""
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module 'course_utils' has no attribute {name!r}")
+    value = getattr(import_module(f"course_utils.{_ROOM_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,250 @@
+"""Sparse dictionaries: train one, save it, load it. The only room that imports ``sae_lens``.
+
+Classes, losses and schedules are the library's own, for every family that it registers for training:
+
+1. Scale activations to a mean norm of sqrt(d) ("expected_average_only_in", Anthropic, April 2024); start ``b_dec`` at
+   their mean, and the encoder at the transpose of a decoder with rows of length 1.
+2. A step (`training`): the family's ``training_forward_pass`` → backward → clip the gradient to norm 1 → Adam.
+3. Warm the learning rate up for 5 % of the steps, and let it fall to zero in the last 20 %.
+4. Fold the scale into the weights and the decoder's norms into the encoder: the SAE takes raw activations, and a
+   latent's value is the length of what it adds to them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+import course_utils
+from course_utils.activations import Activations
+from course_utils.dictionaries import checkpoints, training
+from course_utils.dictionaries.evaluation import Evaluation, evaluate
+from course_utils.dictionaries.recipes import Recipe, as_activations, check_kind, passes, source
+from course_utils.errors import CourseError, one_of
+from course_utils.lab.machine import pick_device
+from course_utils.paths import DATA
+
+__all__ = ["Evaluation", "Run", "evaluate", "families", "load_sae", "save_sae", "train_sae"]
+
+
+class Run(NamedTuple):
+    """What training leaves."""
+
+    sae: Any
+    """The library's inference SAE for raw activations; decoder rows of length 1 (nearly, in matching_pursuit)."""
+    log: training.Rows
+    """Rows of step, samples, loss, mse (the last two in scaled units), l0, explained_variance, dead (a fraction)."""
+    seconds: float
+    """Wall-clock time of the training, all resumed parts together."""
+
+
+def families() -> list[str]:
+    """List what ``kind`` may be: every family that the library registers for training."""
+    import sae_lens  # noqa: F401  (fills the registry)
+    from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
+
+    return list(SAE_TRAINING_CLASS_REGISTRY)
+
+
+def _config(recipe: Recipe, config: type, d: int) -> Any:
+    """Fill in the library's training config; what the user gave in ``options`` comes last."""
+    names = {f.name for f in fields(config)}
+    if unknown := set(recipe.options) - names:
+        raise one_of(f"option of kind={recipe.kind!r}", min(unknown), sorted(names - {"d_in", "d_sae"}))
+    ours = {name: value for name, value in recipe.family_settings(d).items() if name in names}
+    try:
+        return config(**ours | recipe.options | {"d_in": d, "d_sae": recipe.width, "device": "cpu"})
+    except (TypeError, ValueError) as error:
+        raise CourseError(f"options={recipe.options} are refused by sae-lens: {error}") from error
+
+
+def _frugal(training_class: type, rows: int | None) -> type:
+    """Return the class with AuxK, which revives dead latents, computed on a batch's first rows only.
+
+    On all rows it costs as much as the rest of the step; its gradient needs no such precision.
+    """
+    from sae_lens import TopKTrainingSAE
+
+    def calculate_aux_loss(self: Any, step_input: Any, **tensors: Tensor) -> Any:
+        few = {name: t[:rows] for name, t in tensors.items()}
+        return training_class.calculate_aux_loss(self, replace(step_input, sae_in=step_input.sae_in[:rows]), **few)
+
+    if rows is None or not issubclass(training_class, TopKTrainingSAE):
+        return training_class
+    return type(training_class.__name__, (training_class,), {"calculate_aux_loss": calculate_aux_loss})
+
+
+def _parts(recipe: Recipe, mean: Float[Tensor, " d"], device: torch.device) -> training.Parts:
+    """Build the library's SAE and schedules; ``mean`` is that of the scaled activations."""
+    from sae_lens.registry import get_sae_training_class
+    from sae_lens.saes.sae import TrainStepInput
+    from sae_lens.training.optim import CoefficientScheduler, get_lr_scheduler
+
+    training_class, config = get_sae_training_class(recipe.kind)
+    settings = _config(recipe, config, len(mean))
+    with torch.random.fork_rng(devices=[]):  # the library draws from torch's global generator
+        torch.manual_seed(recipe.seed)
+        sae = _frugal(training_class, recipe.aux_rows)(settings)
+    sae.b_dec.data.copy_(mean)
+    sae = sae.to(device)
+    if "batchtopk" in recipe.kind and device.type == "cpu":
+        sae.activation_fn = training.BatchTopK(settings.k)
+    coefficients = {}
+    for name, c in sae.get_coefficients().items():
+        value, warm_up = c if isinstance(c, tuple) else (c, 0)
+        coefficients[name] = CoefficientScheduler(warm_up, value)
+    rates = training.rates(get_lr_scheduler, recipe, len(mean))
+    return training.Parts(sae.train(), rates, coefficients, TrainStepInput)
+
+
+def _inference(sae: Any) -> Any:
+    """Return the library's inference form of a training SAE (BatchTopK becomes JumpReLU), decoder rows of length 1."""
+    from sae_lens import SAE
+
+    state = {name: t.detach().clone() for name, t in sae.state_dict().items()}
+    sae.process_state_dict_for_saving_inference(state)
+    with torch.random.fork_rng(devices=[]):
+        result = SAE.from_dict(sae.cfg.get_inference_sae_cfg_dict())
+    result.load_state_dict(state)
+    if sae.cfg.architecture() != "matching_pursuit":  # the library refuses; its rows must not be rescaled
+        result.fold_W_dec_norm()
+    return result.eval().requires_grad_(False)
+
+
+def train_sae(
+    acts: Activations | Float[Tensor, "n d_model"] | Iterable[Tensor], width: int = 1024, k: int | float = 16,
+    kind: str = "batchtopk", n_samples: int | None = None, batch_size: int = 1024, lr: int | float | None = None,
+    l1: int | float | None = None, seed: int = 0, checkpoint: str | os.PathLike | None = None,
+    checkpoint_every: int = 200, log_every: int = 50, on_log: Callable[[training.Rows], object] | None = None,
+    device: str = "auto", aux_rows: int | None = 256, **options: Any,
+) -> Run:
+    """Train an SAE on activations.
+
+    Parameters
+    ----------
+    acts
+        A harvest (BOS is left out), a tensor, or any iterable of ``[batch, d_model]`` tensors of any length.
+    width
+        Number of latents.
+    k
+        Active latents a token: exactly (topk, abstopk), on average (batchtopk, matryoshka_batchtopk), as a target of
+        the loss (jumprelu), at most (matching_pursuit); ``standard`` and ``gated`` go by ``l1`` instead.
+    kind
+        One of `families`.
+    n_samples
+        Activations to train on, repeats included; None: three passes over a harvest. A stream needs a number.
+    batch_size, lr
+        Activations a step, and Adam's peak rate; None: a rate that suits the family, ``d_model`` and ``width``.
+    l1
+        Weight of the sparsity penalty of ``standard`` and ``gated``; None: one that leads to some 16 active latents.
+    seed
+        Draws the initial weights and the order of the activations.
+    checkpoint, checkpoint_every
+        A folder and a number of steps: write a checkpoint so often, and resume from the newest to the very weights of a
+        run without interruption (same machine, same number of threads). A finished run is read back. A stream must
+        then be given from its beginning.
+    log_every, on_log
+        Steps between rows of the log; a function that gets all rows so far, e.g. for a live plot.
+    device
+        ``"auto"`` (cuda, else cpu), or a name that torch knows.
+    aux_rows
+        Rows of a batch that revive dead latents (AuxK, in the topk families); None: all, which costs far more.
+    **options
+        Other fields of the library's training config, e.g. ``aux_loss_coefficient=0.1``.
+
+    Returns
+    -------
+    Run
+        ``sae``, ``log`` and ``seconds``.
+
+    Raises
+    ------
+    CourseError
+        On a setting out of range, an unknown family or option, NaN, too few activations, or another run's checkpoint.
+    """
+    check_kind(kind, families())
+    acts = as_activations(acts)
+    recipe = Recipe(kind, width, k, lr, l1, passes(acts, n_samples, batch_size), batch_size, seed, aux_rows, options)
+    folder = None if checkpoint is None else checkpoints.prepare(checkpoint)
+    head, batches = source(acts, batch_size, seed)
+    first = torch.cat(head).double()
+    scale = float(first.shape[1] ** 0.5 / first.norm(dim=1).mean())
+    where = pick_device(device)
+    if (device, where.type) == ("auto", "mps"):  # BatchTopK's threshold is a float64, which mps does not have
+        where = torch.device("cpu")
+    trainer = training.Trainer(recipe, _parts(recipe, (first.mean(0) * scale).float(), where), scale)
+    marks = {"d_model": first.shape[1], "mean_norm_of_activations": float(f"{first.norm(dim=1).mean():.6g}")}
+    log, seconds = training.run(trainer, batches, recipe.settings(**marks), folder, checkpoint_every, log_every, on_log)
+    trainer.sae.fold_activation_norm_scaling_factor(scale)
+    metadata = {"hook_name": getattr(acts, "hook", None), "model_name": getattr(acts, "model", None),
+                "n_samples": trainer.steps * batch_size, "seed": seed, "prepend_bos": True,
+                "course_version": course_utils.__version__}
+    for name, value in metadata.items():
+        trainer.sae.cfg.metadata[name] = value
+    return Run(_inference(trainer.sae), log, seconds)
+
+
+def save_sae(sae: Any, directory: str | os.PathLike) -> Path:
+    """Write an SAE as sae-lens does, for `load_sae` and ``SAE.load_from_disk``.
+
+    Parameters
+    ----------
+    sae
+        The library's SAE, in inference or training form.
+    directory
+        Gets ``cfg.json`` and ``sae_weights.safetensors``; those that are there are replaced, each at once.
+
+    Raises
+    ------
+    CourseError
+        If it cannot be written.
+    """
+    folder = Path(directory)
+    temporary = folder / f".writing-{os.getpid()}"
+    try:
+        temporary.mkdir(parents=True, exist_ok=True)
+        getattr(sae, "save_inference_model", sae.save_model)(temporary)
+        for name in ("sae_weights.safetensors", "cfg.json"):
+            os.replace(temporary / name, folder / name)
+        temporary.rmdir()
+    except OSError as error:
+        raise CourseError(f"directory={str(directory)!r} cannot be written ({error.strerror}); "
+                          "give a folder that you may write to.") from error
+    return folder
+
+
+def load_sae(name: str | os.PathLike, device: str = "cpu") -> Any:
+    """Read an SAE that was saved by `save_sae` or by sae-lens, or a ready one of the course by its name.
+
+    Parameters
+    ----------
+    name
+        A folder with ``cfg.json`` and ``sae_weights.safetensors``, or a folder's name below ``data/saes``.
+    device
+        Where to put it.
+
+    Raises
+    ------
+    CourseError
+        If there is none, or its files are cut short.
+    """
+    from sae_lens import SAE
+    from safetensors import SafetensorError
+
+    folder = next((p for p in (Path(name), DATA / "saes" / name) if (p / "cfg.json").is_file()), None)
+    if folder is None:
+        ready = sorted(p.parent.name for p in (DATA / "saes").glob("*/cfg.json"))
+        raise CourseError(f"name={str(name)!r} is no folder with a saved SAE (cfg.json, sae_weights.safetensors); "
+                          f"ready ones: {', '.join(ready) or 'none'}.")
+    try:
+        return SAE.load_from_disk(folder, device=device).eval().requires_grad_(False)
+    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
+        raise CourseError(f"name={str(name)!r} holds an SAE that is damaged or cut short "
+                          f"({type(error).__name__}); save or download it again.") from error

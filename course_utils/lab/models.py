@@ -1,0 +1,232 @@
+"""Find a model's directory (embedded, local or from the hub), prove it whole, load it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import threading
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from course_utils import paths
+from course_utils.errors import CourseError
+
+ORGANISM_FILES = (
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+)
+_TOKENIZERS = ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.model", "vocab.txt")
+_PATTERNS = ["*.json", "*.safetensors", "*.model", "merges.txt", "vocab.txt"]
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_OFFLINE = "use model='organism' or a local directory, or open it once while online: the download is kept"
+
+
+def find_model(model: str) -> Path:
+    """Return the checked directory of a model.
+
+    Parameters
+    ----------
+    model
+        ``"organism"``, a local directory, or a hub id such as ``"gpt2"``.
+
+    Returns
+    -------
+    Path
+        A Hugging Face checkpoint directory: ``config.json``, whole safetensors weights, a tokenizer.
+
+    Raises
+    ------
+    CourseError
+        If there is no such model, its files are incomplete or damaged, or the hub is needed and out of reach.
+    """
+    if model == "organism":
+        return [paths.checked(f"organism/{name}") for name in ORGANISM_FILES][0].parent
+    path = Path(model).expanduser()
+    if path.is_dir():
+        check_directory(path)
+        return path
+    if path.exists() or not _HUB_ID.fullmatch(model) or model.startswith("."):
+        raise CourseError(
+            f"model={model!r} is not a directory on this machine and not a hub id; allowed: 'organism', "
+            "a Hugging Face checkpoint directory, or a hub id such as 'gpt2'."
+        )
+    return _from_hub(model)
+
+
+def check_directory(directory: Path) -> None:
+    """Raise a `CourseError` unless a directory holds a config, a tokenizer and whole safetensors weights."""
+    config = directory / "config.json"
+    if not config.is_file():
+        raise CourseError(
+            f"model={str(directory)!r} has no config.json; give the directory of a Hugging Face checkpoint."
+        )
+    try:
+        json.loads(config.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CourseError(
+            f"model={str(directory)!r}: config.json is not JSON ({error}); copy it again."
+        ) from error
+    # transformers would make up an empty tokenizer and say nothing.
+    if not any((directory / name).is_file() for name in _TOKENIZERS):
+        raise CourseError(f"model={str(directory)!r} has no tokenizer; allowed: {', '.join(_TOKENIZERS)}.")
+    for file in weight_files(directory):
+        _header(file)
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """List the safetensors files of a checkpoint directory, as its index names them where it has one."""
+    index = directory / "model.safetensors.index.json"
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        files = [directory / name for name in names]
+    else:
+        files = [directory / "model.safetensors"]
+    for file in files:
+        if not file.is_file():
+            raise CourseError(
+                f"model={str(directory)!r} has no {file.name}; only safetensors weights are opened, "
+                "never pickled ones."
+            )
+    return files
+
+
+def _header(file: Path) -> dict[str, list[int]]:
+    """Shapes by name; reading the header alone finds a file that was cut short."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as handle:
+            return {name: handle.get_slice(name).get_shape() for name in handle.keys()}
+    except (SafetensorError, OSError) as error:
+        raise CourseError(
+            f"{str(file)!r} is cut short or damaged ({error}); copy or download it again."
+        ) from error
+
+
+def n_params(directory: Path) -> int:
+    """Count the weights stored in a checkpoint directory, without reading them."""
+    return sum(math.prod(shape) for file in weight_files(directory) for shape in _header(file).values())
+
+
+def hub_error(timeout: float = 5.0) -> str | None:
+    """Say why the hub cannot be reached, or None if it answers within ``timeout`` seconds."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    answer: list[str | None] = [f"no answer within {timeout:g} s"]
+
+    def knock() -> None:
+        try:
+            get_session().head(constants.ENDPOINT, timeout=timeout)
+            answer[0] = None
+        except Exception as error:  # whatever the HTTP library raises, it means the same here
+            answer[0] = type(error).__name__
+
+    # A thread, because looking up a name can block for longer than any timeout that the library knows of.
+    thread = threading.Thread(target=knock, daemon=True)
+    thread.start()
+    thread.join(timeout)
+    return answer[0]
+
+
+def require_hub(what: str) -> None:
+    """Raise a `CourseError` that says what to do if the hub, which ``what`` needs, cannot be reached."""
+    reason = hub_error()
+    if reason:
+        raise CourseError(f"{what} needs the hub, which cannot be reached ({reason}); {_OFFLINE}.")
+
+
+def _from_hub(model: str) -> Path:
+    """Return the cached copy if it is whole, else download the files needed (verified and resumable)."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    wanted = {"allow_patterns": _PATTERNS, "ignore_patterns": ["*/*"]}
+    try:
+        cached = Path(snapshot_download(model, local_files_only=True, **wanted))
+        check_directory(cached)
+        return cached
+    except (LocalEntryNotFoundError, CourseError):
+        require_hub(f"model={model!r}")
+    try:
+        directory = Path(snapshot_download(model, **wanted))
+    except GatedRepoError as error:
+        raise CourseError(
+            f"model={model!r} asks for an account and the course uses none; choose an open model."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise CourseError(
+            f"model={model!r} is not on the hub and not a local directory; allowed: 'organism', "
+            "a checkpoint directory, or a hub id such as 'gpt2'."
+        ) from error
+    except (HfHubHTTPError, OSError) as error:
+        raise CourseError(
+            f"model={model!r} could not be downloaded ({type(error).__name__}); try again (it resumes), "
+            f"or {_OFFLINE}."
+        ) from error
+    check_directory(directory)
+    return directory
+
+
+class Checkpoint(NamedTuple):
+    """A loaded Hugging Face model."""
+
+    weights: Any  # PreTrainedModel
+    tokenizer: Any
+    bos: int  # the token to put first: the tokenizer's BOS, or its EOS where it has none, as GPT-2's
+    n_params: int  # tied weights counted once
+
+
+def load(directory: Path, device: torch.device, dtype: torch.dtype) -> Checkpoint:
+    """Load a checked directory, never from the network.
+
+    Raises
+    ------
+    CourseError
+        If weights are missing, the tokenizer cannot be read, or there is no token to put first.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        # Loaded here, not by the bridge: that would pass over missing weights, and keep every attention
+        # pattern.
+        weights, report = AutoModelForCausalLM.from_pretrained(
+            directory,
+            dtype=dtype,
+            attn_implementation="eager",
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise CourseError(
+            f"model={str(directory)!r} cannot be loaded ({said[0][:200]}); "
+            "give a complete GPT-2- or Llama-like checkpoint with its tokenizer."
+        ) from error
+    if missing := sorted(report["missing_keys"]):
+        raise CourseError(
+            f"model={str(directory)!r} lacks {len(missing)} weights, e.g. {missing[0]!r}; copy it again."
+        )
+    config = weights.config
+    candidates = (tokenizer.bos_token_id, tokenizer.eos_token_id, config.bos_token_id, config.eos_token_id)
+    bos = next((i for i in candidates if isinstance(i, int) and 0 <= i < config.vocab_size), None)
+    if bos is None:
+        raise CourseError(
+            f"model={str(directory)!r}: its tokenizer has neither a BOS nor an EOS token to put first."
+        )
+    # Counted now: the bridge adds copies of its own.
+    return Checkpoint(weights.to(device).eval(), tokenizer, bos, sum(p.numel() for p in weights.parameters()))
