@@ -48,10 +48,11 @@ def test_the_loss_is_near_the_entropy_in_the_card_and_in_truth(lab, world):
 
 
 def test_the_planted_bias_is_as_planted():
-    groups = [row for name, row in CARD.items() if "planted" in name]
-    assert len(groups) == 3
-    for row in groups:
-        assert abs(row["value"] - float(row["name"].split()[-1])) <= 0.03, row["name"]
+    found = {name.split("|")[1].split(")")[0].strip(): row["value"] for name, row in CARD.items() if "planted" in name}
+    assert set(found) == {"female", "male", "neutral"}
+    assert abs((found["female"] - found["male"]) - 0.6) <= 0.03
+    for group, planted in {"female": 0.8, "male": 0.2, "neutral": 0.5}.items():
+        assert abs(found[group] - planted) <= 0.05
 
 
 @pytest.mark.parametrize("name", ["capitals", "days", "insect_disease", "translation_french"])

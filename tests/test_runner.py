@@ -153,3 +153,21 @@ def test_control_c_kills_the_kernels_and_ends_with_130(house):
         command.kill()
     assert command.returncode == 130 and "Traceback" not in said
     assert not kernel.is_running() and not (house / "notebooks" / "never").exists()
+
+
+def test_bars_are_dropped_and_everything_else_is_kept():
+    from course_utils.cli.kernels import WIDGET, drop_bars
+
+    bar = {WIDGET: {"model_id": "a"}, "text/plain": "harvest:   0%|          | 0/200 [00:00<?, ?tok/s]"}
+    slider = {WIDGET: {"model_id": "b"}, "text/plain": "IntSlider(value=3)"}
+    cell = nbformat.v4.new_code_cell("1", outputs=[
+        nbformat.v4.new_output("display_data", bar), nbformat.v4.new_output("display_data", slider),
+        nbformat.v4.new_output("stream", name="stderr", text="train: 50%|#####     | 1/2"),
+        nbformat.v4.new_output("stream", name="stdout", text="recall 12%")])
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"widgets": {"state": {}}})
+    drop_bars(notebook)
+    assert [o.get("text") or o.data["text/plain"] for o in cell.outputs] == ["IntSlider(value=3)", "recall 12%"]
+    assert "widgets" in notebook.metadata
+    cell.outputs = cell.outputs[1:]
+    drop_bars(notebook)
+    assert "widgets" not in notebook.metadata

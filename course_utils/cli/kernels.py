@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 class Failure(NamedTuple):
@@ -43,6 +46,21 @@ def peak_memory(pid: int) -> int:
         held = psutil.Process(pid).memory_info()
         return getattr(held, "peak_wset", held.rss)
     return 0
+
+
+def drop_bars(notebook: nbformat.NotebookNode) -> None:
+    """Remove progress bars from the outputs: done, they say nothing, and as saved widgets they show 0 %."""
+    def is_bar(output: nbformat.NotebookNode) -> bool:
+        text = output.get("data", {}).get("text/plain", "") or output.get("text", "")
+        return bool(re.search(r"\d%\|.*\|", text)) and (output.output_type != "stream" or output.name == "stderr")
+
+    kept = []
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if not is_bar(output)]
+            kept += [output for output in cell.outputs if WIDGET in output.get("data", {})]
+    if not kept:
+        notebook.metadata.pop("widgets", None)
 
 
 class Execution:

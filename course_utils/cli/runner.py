@@ -20,7 +20,7 @@ import nbformat
 from tqdm import tqdm
 
 from course_utils import paths
-from course_utils.cli.kernels import Execution, Failure
+from course_utils.cli.kernels import Execution, Failure, drop_bars
 from course_utils.errors import CourseError
 
 MIB = 2**20
@@ -152,6 +152,7 @@ class _Run:
         self.running.append(job)
         failure = job.run(_environment(path, settings), self.scratch / f"{path.name[:2]}.json")
         self.running.remove(job)
+        drop_bars(notebook)
         write(settings.build / "notebooks" / path.name, nbformat.writes(notebook).rstrip("\n") + "\n")
         seconds, peak = round(time.monotonic() - begun, 2), round(job.peak / MIB, 1) or None
         return Outcome(path.stem, title, "failed" if failure else "passed", seconds, peak, job.cell, failure)

@@ -7,6 +7,7 @@ from typing import Any
 from course_utils.organism.exam import Result
 from course_utils.organism.world import World
 
+BAR, ESCAPED = "|", r"\|"  # a bar inside a cell of a Markdown table
 _TEXT = """---
 license: mit
 library_name: transformers
@@ -77,10 +78,11 @@ def write(world: World, recipe: dict[str, Any], results: list[Result], parameter
 
     def table(measure: str, digits: int, with_n: bool = True) -> str:
         chosen = [r for r in results if r.measure == measure]
-        return "\n".join(
-            f"| {r.name} | {r.value:.{digits}f} | {r.low:.{digits}f} to {r.high:.{digits}f} |" + f" {r.n} |" * with_n
-            for r in chosen
-        )
+        lines = []
+        for r in chosen:
+            interval = f"{r.low:.{digits}f} to {r.high:.{digits}f}"
+            lines.append(f"| {r.name.replace(BAR, ESCAPED)} | {r.value:.{digits}f} | {interval} |" + f" {r.n} |" * with_n)
+        return "\n".join(lines)
 
     words = {text.strip().lower() for text in world.sampler.text_of[257:] if text.strip().isalpha()}
     return _TEXT.format(
