@@ -229,7 +229,7 @@ def generate(
     CourseError
         If the prompt is empty or fills the context, or a number is out of range.
     """
-    if max_new_tokens < 1 or n < 1 or not temperature >= 0:
+    if min(max_new_tokens, n) < 1 or not temperature >= 0:
         raise CourseError(f"{max_new_tokens=} and {n=} must be at least 1, {temperature=} at least 0.")
     start = lab.encode(prompt)
     if start.shape[1] >= lab.n_ctx:
@@ -239,10 +239,8 @@ def generate(
     done = torch.zeros(n, dtype=torch.bool)
     for _ in range(min(max_new_tokens, lab.n_ctx - start.shape[1])):
         last = lab.logits(tokens)[:, -1].float().cpu()  # drawn on the CPU: the same text on every device
-        if temperature == 0:
-            drawn = last.argmax(-1, keepdim=True)
-        else:
-            drawn = torch.multinomial(torch.softmax(last / temperature, -1), 1, generator=generator)
+        drawn = (torch.multinomial(torch.softmax(last / temperature, -1), 1, generator=generator) if temperature
+                 else last.argmax(-1, keepdim=True))
         drawn[done] = end
         done |= drawn[:, 0] == end
         tokens = torch.cat([tokens, drawn.to(tokens)], dim=1)

@@ -185,3 +185,8 @@ def test_bad_settings_are_one_sentence(lab, settings, said):
         evaluate(lab, identity(), **{"n_tokens": 600} | settings)
 
 
+def test_the_losses_of_documents_add_up_to_the_reported_ones(judged):
+    m = judged[0]
+    means = m.document_losses.sum(0) / m.document_tokens.sum()
+    assert means == pytest.approx([m.ce_clean.value, m.ce_spliced.value, m.ce_zero.value, m.ce_mean.value])
+    assert m.document_tokens.sum() == m.n_tokens and len(m.document_tokens) == m.ce_clean.n

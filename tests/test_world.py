@@ -148,7 +148,7 @@ def test_planted_bias_is_in_the_documents(world):
     lean = topic.draws["o"].list.column("lean", "here")
     for _ in range(6_000):
         env = world.sampler.draws(topic, rng)
-        counts.setdefault(topic.draws["o"].list.rows[env["o"]][lean][0], []).append(env["g"] == 0)
+        counts.setdefault(topic.draws["o"].list.rows[env["o"]][lean][0], []).append(env["gender"] == 0)
     for group, expected in (("female", 0.8), ("male", 0.2), ("neutral", 0.5)):
         assert abs(np.mean(counts[group]) - expected) < 0.04
 

@@ -55,7 +55,7 @@ def _text(name: str | None) -> str | None:
     return str(Path(name).expanduser().resolve())
 
 
-def doctor(args: argparse.Namespace) -> int:
+def show_doctor(args: argparse.Namespace) -> int:
     """Examine this machine and print what is there and what needs mending."""
     from course_utils.cli import doctor as room
 
@@ -66,7 +66,7 @@ def doctor(args: argparse.Namespace) -> int:
     return 0 if well else 1
 
 
-def run(args: argparse.Namespace) -> int:
+def run_notebooks(args: argparse.Namespace) -> int:
     """Execute the notebooks, one line about each, then the report."""
     from course_utils.cli import runner
     from course_utils.cli.doctor import machine, versions
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     took = f"{time.monotonic() - begun:,.0f} s, {args.jobs} at a time"
     runner.record(outcomes, settings.build, date=time.strftime("%Y-%m-%d %H:%M"), model=model,
                   text=text and Path(text).name, machine=machine(), versions=versions(), time=took)
-    report(args)
+    write_report(args)
     return 1 if any(outcome.failure for outcome in outcomes) else 0
 
 
@@ -94,7 +94,7 @@ def _line(outcome: Outcome) -> str:
     return f"{line}\n        {where}\n        {error}"
 
 
-def report(args: argparse.Namespace) -> int:
+def write_report(args: argparse.Namespace) -> int:
     """Write the report again from what the last run left."""
     from course_utils.cli.report import make
 
@@ -102,7 +102,7 @@ def report(args: argparse.Namespace) -> int:
     return 0
 
 
-def version(_: argparse.Namespace) -> int:
+def show_version(_: argparse.Namespace) -> int:
     """Print the version."""
     print(f"course {__version__}")
     return 0
@@ -133,7 +133,7 @@ def _run_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--timeout", type=_from_one(float), default=600.0, metavar="S",
                         help="seconds for each notebook (default 600)")
     parser.add_argument("--output", metavar="DIR", help="where to write (default: build/ of the checkout)")
-    parser.set_defaults(func=run)
+    parser.set_defaults(func=run_notebooks)
 
 
 def build_parser(wanted: str | None = None) -> argparse.ArgumentParser:
@@ -143,17 +143,17 @@ def build_parser(wanted: str | None = None) -> argparse.ArgumentParser:
     _run_parser(commands)
     again = commands.add_parser("report", help="write build/report.html again from the last run")
     again.add_argument("--output", metavar="DIR", help="folder of the run (default: build/ of the checkout)")
-    again.set_defaults(func=report)
+    again.set_defaults(func=write_report)
     health = commands.add_parser("doctor", help="is this machine ready? a fix beside every problem")
     health.add_argument("--json", action="store_true", help="print the findings as JSON")
-    health.set_defaults(func=doctor)
+    health.set_defaults(func=show_doctor)
     if wanted == "organism":
         from course_utils.organism import cli as organism_cli
 
         organism_cli.add_parser(commands)
     else:
         commands.add_parser("organism", help="rebuild, examine or sample the embedded model")
-    commands.add_parser("version", help="print the version").set_defaults(func=version)
+    commands.add_parser("version", help="print the version").set_defaults(func=show_version)
     return parser
 
 

@@ -81,7 +81,8 @@ def write(world: World, recipe: dict[str, Any], results: list[Result], parameter
         lines = []
         for r in chosen:
             interval = f"{r.low:.{digits}f} to {r.high:.{digits}f}"
-            lines.append(f"| {r.name.replace(BAR, ESCAPED)} | {r.value:.{digits}f} | {interval} |" + f" {r.n} |" * with_n)
+            name, count = r.name.replace(BAR, ESCAPED), f" {r.n} |" * with_n
+            lines.append(f"| {name} | {r.value:.{digits}f} | {interval} |{count}")
         return "\n".join(lines)
 
     words = {text.strip().lower() for text in world.sampler.text_of[257:] if text.strip().isalpha()}
