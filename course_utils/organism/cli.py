@@ -22,7 +22,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = verbs.add_parser("train", help="train the organism from nothing (resumes a run that was cut off)")
     parser.add_argument("--output", type=Path, help="folder for the model (default: build/organism)")
     parser.add_argument("--world", type=Path, help="folder of YAML files to write about (default: data/world)")
-    parser.add_argument("--d-model", type=int, help="width of the residual stream (default: 64)")
+    parser.add_argument("--d-model", type=int, help="width of the residual stream")
     parser.add_argument("--steps", type=int, help="training steps of 8,192 tokens")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and documents (default: 0)")
     parser.add_argument(
