@@ -52,7 +52,7 @@ def test_the_planted_bias_is_as_planted():
     assert set(found) == {"female", "male", "neutral"}
     assert abs((found["female"] - found["male"]) - 0.6) <= 0.03
     for group, planted in {"female": 0.8, "male": 0.2, "neutral": 0.5}.items():
-        assert abs(found[group] - planted) <= 0.05
+        assert abs(found[group] - planted) <= 0.03
 
 
 @pytest.mark.parametrize("name", ["capitals", "days", "insect_disease", "translation_french"])

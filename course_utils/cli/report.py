@@ -95,7 +95,8 @@ def nulls_text(row: dict[str, Any]) -> str:
     for name, (value, _, _) in null_ranges(row).items():
         null = row["nulls"][name]
         p = finite([null.get("p")]) if isinstance(null, dict) else []
-        texts.append(f"{name} {number(value)}" + (f" (p {'= ' + number(p[0], 2) if p[0] >= 0.001 else '< 0.001'})" if p else ""))
+        rejected = ("< 0.001" if p[0] < 0.001 else f"= {number(p[0], 2)}") if p else ""
+        texts.append(f"{name} {number(value)}" + (f" (p {rejected})" if p else ""))
     return ", ".join(texts) or "none"
 
 

@@ -52,13 +52,13 @@ class Recipe:
         Seed of the weights and of the documents.
     """
 
-    d_model: int = 64
+    d_model: int = 128
     n_layers: int = 4
     n_heads: int = 4
     n_ctx: int = 128
-    steps: int = 12_500
+    steps: int = 9_500
     rows: int = 32
-    lr: float = 4e-3
+    lr: float = 3e-3
     weight_decay: float = 0.05
     warmup: int = 200
     seed: int = 0
