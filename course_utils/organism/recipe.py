@@ -2,11 +2,11 @@
 
 1. Rows of 128 tokens: the end-of-text mark, a document, the mark, a document, ... cut at the row's end.
 2. The forward pass is GPT-2's (tied embeddings, pre-LayerNorm, ``gelu_new``), written with two batched products per
-   attention: the same function as Hugging Face's, asserted in the tests, at about three times its speed on a CPU.
+   attention: the same function as Hugging Face's, asserted in the tests.
 3. Weights are kept in float32 and multiplied in bfloat16 where the CPU does that natively.
 4. Skills before facts: the first sixth of the steps is written about the topics marked ``early`` only (who gave what to
    whom, sums, days, verdicts), because a small model learns to look back there within minutes, and among all topics
-   at once hardly at all (measured: indirect objects .95 against .03 after 8 M tokens).
+   at once hardly at all (measured: indirect objects .95 after 8 M tokens, against .03 after 6 M).
 5. AdamW, linear warm-up, cosine decay to zero; every batch is a pure function of the seed and the step, and a
    checkpoint holds weights and moments, so a run that was killed ends with the same weights as one that was not.
 """
