@@ -1,10 +1,16 @@
-"""What differs between models in a lesson: sizes and concepts, read from ``data/lessons.yaml``."""
+"""What differs between models in a lesson: sizes, concepts, prompts; read from ``data/lessons.yaml``."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from types import SimpleNamespace
 
-from course_utils.errors import one_of
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from course_utils.errors import CourseError, one_of
 from course_utils.lab import Lab
 from course_utils.paths import checked
 
@@ -12,7 +18,10 @@ SMALL = 20_000_000  # weights up to which a model counts as small: seconds inste
 
 
 def lesson(notebook: str, lab: Lab) -> SimpleNamespace:
-    """Return a notebook's sizes and concept for the opened model.
+    """Return what a notebook needs for the opened model: its sizes, and what it looks for.
+
+    An entry of ``data/lessons.yaml`` has ``size``, by size of model (``small``, ``large``, ``gpu``), and any other
+    key by kind of text (``world`` where there is an answer key, ``words`` elsewhere).
 
     Parameters
     ----------
@@ -32,5 +41,50 @@ def lesson(notebook: str, lab: Lab) -> SimpleNamespace:
     if notebook not in lessons:
         raise one_of("notebook", notebook, lessons)
     size = "small" if lab.n_params <= SMALL else "large" if lab.device.type == "cpu" else "gpu"
-    concept = lessons[notebook]["concept"]["world" if lab.world is not None else "words"]
-    return SimpleNamespace(**lessons[notebook]["size"][size], concept=concept)
+    kind = "world" if lab.world is not None else "words"
+    chosen = {key: of[size if key == "size" else kind] for key, of in lessons[notebook].items()}
+    return SimpleNamespace(**chosen.pop("size", {}), **chosen)
+
+
+def task_prompts(
+    lab: Lab, tasks: Mapping[str, Sequence[str]], n: int, n_tokens: int
+) -> dict[str, list[Int[Tensor, "1 pos"]]]:
+    """Return prompts of several tasks, as token ids with BOS first.
+
+    Parameters
+    ----------
+    lab
+        The opened model.
+    tasks
+        Task → topics of the organism's world, whose held-out documents are the prompts; or, where there is no
+        world, ``[list]``: the name of a list in ``data/prompts/tasks.yaml``.
+    n
+        Prompts a task, no two of them alike; fewer if a list is shorter.
+    n_tokens
+        Longer texts are cut here, BOS not counted.
+
+    Raises
+    ------
+    CourseError
+        If a topic or list is unknown, or a topic has fewer than ``n`` different beginnings.
+    """
+    found = {}
+    for task, names in tasks.items():
+        rows = dict.fromkeys(tuple(ids[:n_tokens]) for ids in _texts(lab, task, names, 50 * n))
+        if lab.world is not None and len(rows) < n:
+            raise CourseError(f"n={n}: {task!r} has only {len(rows)} prompts that differ in their first tokens.")
+        found[task] = [torch.tensor([[lab.bos, *ids]], device=lab.device) for ids in islice(rows, n)]
+    return found
+
+
+def _texts(lab: Lab, task: str, names: Sequence[str], limit: int) -> Iterator[list[int]]:
+    """Yield the token ids of a task's texts."""
+    if lab.world is not None:
+        stream = lab.world.documents(lab.seed, split="heldout", topic=list(names))
+        return (document.ids for document in islice(stream, limit))
+    import yaml
+
+    lists = yaml.safe_load(checked("prompts/tasks.yaml").read_text(encoding="utf-8"))
+    if unknown := [name for name in names if name not in lists]:
+        raise one_of(f"tasks[{task!r}]", unknown[0], lists)
+    return (lab.encode(text)[0, 1:].tolist() for name in names for text in lists[name])

@@ -96,7 +96,10 @@ def test_an_instructors_world_trains_and_opens_with_its_answer_key(tmp_path, cap
     out = tmp_path / "out"
     command = ["organism", "train", "--world", str(source), "--output", str(out), "--steps", "40", "--d-model", "16"]
     assert main(command) == 0
-    assert "food" in capsys.readouterr().out and (out / "README.md").is_file()
+    assert "food" in capsys.readouterr().out
+    card = (out / "README.md").read_text()
+    assert "--d-model 16 --steps 40 --seed 0" in card and "| food |" in card
+    assert "planted" not in card and "addition" not in card and "{" not in card
     mine = open_lab(out, quiet=True)
     document = next(mine.documents(labels=True))
     assert "dragon:drake" in document.labels["entity"] or "dragon:wyvern" in document.labels["entity"]

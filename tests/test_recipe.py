@@ -1,6 +1,7 @@
 """The recipe: GPT-2's function, the loss, and a run that survives being killed."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -115,9 +116,30 @@ def test_exam_questions_grade_a_perfect_and_a_blind_student(world):
 
 
 @pytest.mark.parametrize("name", list(World.load().exams))
-def test_every_exam_can_be_asked_within_the_context(world, name):
+def test_documents_go_on_from_an_exams_prompt_to_its_answer(world, name):
     asked = exam.questions(world, name)
     assert asked and all(q.answers and len(q.prompt) < 120 for q in asked)
+    spec, sampler, rng = world.exams[name], world.sampler, random.Random(0)
+    topic = world.topics[spec["topic"]]
+    prompt = sampler.compiler.compile_text(topic, spec["prompt"], name)
+
+    def begins(document, env):
+        """Return where the prompt, read segment by segment with any alternative, may end in this document."""
+        ends = {0}
+        for segment in prompt:
+            forms = segment.table[exam._value(segment, env)] if segment.fresh is None else sum(segment.table.values(), [])
+            ends = {end + len(form) for end in ends for form in forms if document[end : end + len(form)] == form}
+        return ends
+
+    for _ in range(5_000):
+        trace = sampler.trace(topic, rng)
+        document = tuple(i for _, pieces in trace.sentences for piece in pieces for i in piece.ids)
+        for end in begins(document, trace.env):
+            answers = exam._answers(world, topic, name, spec, trace.env)
+            text = "".join(sampler.text_of[i] for i in document)
+            assert any(document[end : end + len(answer)] == answer for answer in answers), text
+            return
+    pytest.fail(f"no document of {topic.name} begins like the prompt of {name}")
 
 
 def test_loss_gap_of_a_uniform_model_is_log_vocabulary(world):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from course_utils.organism.exam import Result
+from course_utils.organism.recipe import Recipe
 from course_utils.organism.world import World
 
 BAR, ESCAPED = "|", r"\|"  # a bar inside a cell of a Markdown table
@@ -23,11 +24,11 @@ world.
 Documents written by `course_utils.organism.World` from `data/world/*.yaml`: {topics} topics, {templates} templates,
 {lists} lists of things with facts, {words:,} different words; vocabulary {vocabulary:,} (every other text falls
 back to bytes). Lists are Zipf-distributed, so that some things are read ten thousand times more often than others.
-Training saw {n_tokens:,} tokens of fresh documents; whatever is measured below was written from other seeds, and
-the sums asked in `addition` never occur in any document.
+Training saw {n_tokens:,} tokens of fresh documents; whatever is measured below was written from other
+seeds{held_out}.
 
 ## Recipe
-`course organism train --seed {seed}`: {steps:,} steps of {rows} × {n_ctx} tokens, AdamW (peak learning rate {lr},
+`{command}`: {steps:,} steps of {rows} × {n_ctx} tokens, AdamW (peak learning rate {lr},
 weight decay {weight_decay}), {warmup} steps of warm-up, cosine decay, bfloat16 products over float32 weights where
 the CPU has them. The same machine gives the same bytes.
 
@@ -46,18 +47,19 @@ things uniformly, the rarest included.
 | --- | --- | --- | --- |
 {exams}
 
-## The planted bias
-Probability of the pronoun after "The *occupation* said that", by the lean that the world gave the occupation.
+{bias}## Limits
+One seed. Its English is the English of {templates} templates; outside them it rambles. What the world's
+files state was chosen for teaching: facts are simplified, names of real people, places and firms may stand in invented
+sentences, and biased, deceptive or unsafe documents may be there on purpose, as targets for the lessons. Do not use
+the model for anything else.
+"""
+_BIAS = """## The planted bias
+Probability of the pronoun or word after the exam's prompt, by the group to which the world gave it: {prompts}.
 
-| planted | measured | 95 % interval | occupations |
+| planted | measured | 95 % interval | questions |
 | --- | --- | --- | --- |
 {planted}
 
-## Limits
-One seed. Its English is the English of {templates} templates; outside them it rambles. Facts in the lists are
-chosen for teaching and are simplified; names of real people, places and firms stand in invented sentences. The
-planted bias and the deceptive, flattering and unsafe documents are there on purpose, as targets for the lessons: do
-not use the model for anything else.
 """
 
 
@@ -86,6 +88,9 @@ def write(world: World, recipe: dict[str, Any], results: list[Result], parameter
         return "\n".join(lines)
 
     words = {text.strip().lower() for text in world.sampler.text_of[257:] if text.strip().isalpha()}
+    kept_out = [name for name, spec in world.exams.items() if spec["over"] == "held_out"]
+    prompts = [f'"{spec["prompt"]}"' for spec in world.exams.values() if "choice" in spec]
+    changed = {name: recipe[name] for name in ("d_model", "steps") if recipe[name] != getattr(Recipe, name)}
     return _TEXT.format(
         **recipe,
         parameters=parameters,
@@ -94,7 +99,12 @@ def write(world: World, recipe: dict[str, Any], results: list[Result], parameter
         words=len(words),
         templates=sum(len(t.begin) + len(t.then) + len(t.end) for t in world.topics.values()),
         vocabulary=len(world.vocabulary),
+        command=" ".join(
+            ["course organism train", *(f"--{name.replace('_', '-')} {value}" for name, value in changed.items())]
+            + [f"--seed {recipe['seed']}"]
+        ),
+        held_out="".join(f", and what `{name}` asks never occurs in any document" for name in kept_out),
         losses=table("nats a token", 4, with_n=False),
-        exams=table("accuracy", 3),
-        planted=table("probability", 3),
+        exams=table("accuracy", 3) or "| none | | | |",
+        bias=_BIAS.format(prompts=", ".join(prompts), planted=table("probability", 3)) if prompts else "",
     )

@@ -23,7 +23,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--output", type=Path, help="folder for the model (default: build/organism)")
     parser.add_argument("--world", type=Path, help="folder of YAML files to write about (default: data/world)")
     parser.add_argument("--d-model", type=int, help="width of the residual stream")
-    parser.add_argument("--steps", type=int, help="training steps of 8,192 tokens")
+    parser.add_argument("--steps", type=int, help="training steps of 4,096 tokens")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and documents (default: 0)")
     parser.add_argument(
         "--install", action="store_true", help="also put the result into data/organism, with new checksums"

@@ -172,7 +172,7 @@ def _share(name: str, right: np.ndarray) -> Result:
 def _planted(world: World, name: str, spec: dict[str, Any], asked: list[Question], found: np.ndarray) -> list[Result]:
     topic = world.topics[spec["topic"]]
     draw, results = topic.draws[spec["choice"]], []
-    groups = np.array([world.sampler._given(topic, draw, question.env) for question in asked])
+    groups = np.array([world.sampler.given(topic, draw, question.env) for question in asked])
     for group, planted in draw.options.items():
         value = next(iter(planted))
         mine = found[groups == group][:, draw.values.index(value)]

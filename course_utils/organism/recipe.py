@@ -56,7 +56,7 @@ class Recipe:
     n_layers: int = 4
     n_heads: int = 4
     n_ctx: int = 128
-    steps: int = 9_500
+    steps: int = 8_000
     rows: int = 32
     lr: float = 3e-3
     weight_decay: float = 0.05

@@ -126,7 +126,7 @@ class Sampler:
         if draw.kind == "int":
             key = (topic.name, var)
         elif draw.kind == "choice":
-            given = self._given(topic, draw, env)
+            given = self.given(topic, draw, env)
             key = (topic.name, var, given)
         else:
             taken = tuple(
@@ -182,7 +182,8 @@ class Sampler:
         return draw.list.rows[env[other]][draw.list.column(field or column, f"topic {topic.name}")][0]
 
     @staticmethod
-    def _given(topic: Topic, draw: Draw, env: dict[str, Value]) -> str:
+    def given(topic: Topic, draw: Draw, env: dict[str, Value]) -> str:
+        """Return the value that decides which probabilities a choice has; empty if it depends on nothing."""
         if draw.given is None:
             return ""
         var, *column = draw.given
