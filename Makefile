@@ -43,9 +43,12 @@ run: $(STAMP)  ## execute the course headless on the embedded model, offline, an
 test: $(STAMP)  ## the unit tests, then every notebook as a student gets it
 	COURSE_BUILD="$(CURDIR)/build/test" $(PY) -m pytest --nbmake --nbmake-timeout=600 --durations=5 $(ARGS)
 
-check: $(STAMP)  ## what CI adds: lint, the wheel, checksums, README and notebooks keep their promises, slow tests
+check: $(STAMP)  ## what CI adds: lint, promises about files, slow tests, mutants, the notebooks with the answers
 	$(PY) -m ruff check .
 	COURSE_BUILD="$(CURDIR)/build/check" $(PY) -m pytest -m "slow or repository" --durations=5
+	rm -rf build/solved
+	$(PY) -m course_utils.cli solved --output build/solved
+	COURSE_BUILD="$(CURDIR)/build/check" $(PY) -m pytest --nbmake --nbmake-timeout=600 build/solved/*.ipynb
 
 lab: $(STAMP)  ## open JupyterLab in notebooks/
 	$(PY) -m jupyterlab --notebook-dir=notebooks

@@ -27,6 +27,8 @@ _ROOMS = {
     "dictionaries": ("train_sae", "save_sae", "load_sae", "evaluate", "Run", "Evaluation"),
     "features": ("concept_scores", "latent_values", "top_examples"),
     "interventions": ("splice", "ablate", "steer", "generate"),
+    "widgets": ("explore",),
+    "exercises": ("exercise", "hint", "reveal", "predict", "recall", "ExerciseError"),
     "evidence": ("Estimate", "bootstrap", "permutation_test", "holm", "claim", "ClaimCard", "Ledger"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from types import SimpleNamespace
 
@@ -70,10 +71,14 @@ def task_prompts(
     """
     found = {}
     for task, names in tasks.items():
-        rows = dict.fromkeys(tuple(ids[:n_tokens]) for ids in _texts(lab, task, names, 50 * n))
+        rows: dict[tuple[int, ...], None] = {}  # in order
+        for ids in _texts(lab, task, names, 50 * n):
+            rows[tuple(ids[:n_tokens])] = None
+            if len(rows) == n:
+                break
         if lab.world is not None and len(rows) < n:
             raise CourseError(f"n={n}: {task!r} has only {len(rows)} prompts that differ in their first tokens.")
-        found[task] = [torch.tensor([[lab.bos, *ids]], device=lab.device) for ids in islice(rows, n)]
+        found[task] = [torch.tensor([[lab.bos, *ids]], device=lab.device) for ids in rows]
     return found
 
 
@@ -87,4 +92,5 @@ def _texts(lab: Lab, task: str, names: Sequence[str], limit: int) -> Iterator[li
     lists = yaml.safe_load(checked("prompts/tasks.yaml").read_text(encoding="utf-8"))
     if unknown := [name for name in names if name not in lists]:
         raise one_of(f"tasks[{task!r}]", unknown[0], lists)
-    return (lab.encode(text)[0, 1:].tolist() for name in names for text in lists[name])
+    encode = partial(lab.tokenizer.encode, add_special_tokens=False)
+    return (encode(text) for name in names for text in lists[name])

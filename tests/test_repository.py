@@ -28,8 +28,8 @@ README = ROOT / "README.md"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # The one way through the house: a room imports only from rooms before it. A new room gets its place here.
-ROOMS = """errors paths evidence organism concepts lab lessons activations dictionaries features interventions plots
-    cli""".split()
+ROOMS = """errors paths evidence organism concepts toy lab lessons activations dictionaries features interventions plots
+    widgets exercises cli""".split()
 # Pages that load something from elsewhere; a bare address in a bundled script's text loads nothing.
 REMOTE = re.compile(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//|url\(\s*["']?(?:https?:)?//|@import
     |(?:import|fetch|from)\s*\(?\s*["'](?:https?:)?//""", re.X)
@@ -238,7 +238,7 @@ def test_readme_says_how_long_each_file_is_and_keeps_it_true():
     said = {row[0].strip("`"): int(re.sub(r"\D", "", row[1])) for row in rows(section("files"))}
     true = {}
     for room in ROOMS:
-        one, files = PACKAGE / f"{room}.py", sorted((PACKAGE / room).glob("*.py"))
+        one, files = PACKAGE / f"{room}.py", sorted((PACKAGE / room).rglob("*.py"))
         name = f"{room}.py" if one.is_file() else f"{room}/"
         true[name] = sum(len(p.read_text(encoding="utf-8").splitlines()) for p in files or [one])
     assert set(said) == set(true)
@@ -248,6 +248,14 @@ def test_readme_says_how_long_each_file_is_and_keeps_it_true():
 def test_readme_lists_every_notebook():
     text = README.read_text(encoding="utf-8")
     assert [path.name for path in NOTEBOOKS if path.name not in text] == []
+
+
+@pytest.mark.slow
+def test_readmes_ten_lines_run(tmp_path):
+    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
+    said = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    assert "[" in said.stdout and course_utils.claim("C26").text in said.stdout
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])

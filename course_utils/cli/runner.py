@@ -116,8 +116,9 @@ def _environment(path: Path, settings: Settings) -> dict[str, str]:
     # A plotting backend set from outside would leave the figures out of the notebook.
     env = {name: value for name, value in os.environ.items() if name not in ("MPLBACKEND", "COURSE_TEXT")}
     env |= {"COURSE_TEXT": settings.text} if settings.text else {}
+    # A run is nobody's work: it neither shows nor changes a student's predictions and progress.
     return env | {"COURSE_MODEL": settings.model, "COURSE_BUILD": str(settings.build),
-                  "COURSE_NOTEBOOK": path.name[:2]}
+                  "COURSE_NOTEBOOK": path.name[:2], "COURSE_PROGRESS": "off"}
 
 
 class _Run:

@@ -1,0 +1,121 @@
+"""What a student has done, in one small JSON file that survives restarts, kill -9 and two notebooks at once.
+
+``$COURSE_PROGRESS`` names the file; ``off`` keeps nothing (headless runs and tests set it, so that they neither read
+nor write a student's). Else it is ``progress.json`` in the checkout, or in ``~/.under_the_hood`` for an installed
+package. A change is made under a file lock, written to a draft, and moved into place in one step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from course_utils import paths
+
+Book = dict[str, dict[str, dict[str, Any]]]
+PATIENCE = 5.0  # seconds to wait for another notebook, which holds the lock for milliseconds
+_memory: Book = {}  # what is known while nothing can be, or shall be, written
+_warned: set[str] = set()
+
+
+def place() -> Path | None:
+    """Return where progress is kept; None if it shall not be."""
+    named = os.environ.get("COURSE_PROGRESS")
+    if named == "off":
+        return None
+    checkout = paths.DATA.parent
+    here = checkout if (checkout / "pyproject.toml").is_file() else Path.home() / ".under_the_hood"
+    return Path(named).expanduser() if named else here / "progress.json"
+
+
+def read() -> Book:
+    """Return all that is known: section (``exercises``, ``predictions``, ``recall``) → key → entry."""
+    path = place()
+    if path is None or not path.exists():
+        return _memory
+    try:
+        with _locked(path):
+            return _read(path)
+    except (OSError, NotImplementedError) as error:
+        _warn(path, error)
+        return _memory
+
+
+def change(section: str, key: str, edit: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    """Let `edit` change one entry in place (new ones are empty), keep the result, and return it."""
+    path = place()
+    if path is not None:
+        try:
+            with _locked(path):
+                book = _read(path)
+                entry = book.setdefault(section, {}).setdefault(key, {})
+                edit(entry)
+                _write(path, book)
+                return entry
+        except (OSError, NotImplementedError) as error:
+            _warn(path, error)
+    entry = _memory.setdefault(section, {}).setdefault(key, {})
+    edit(entry)
+    return entry
+
+
+def forget() -> None:
+    """Begin anew."""
+    _memory.clear()
+    path = place()
+    if path is not None and path.exists():
+        with _locked(path):
+            path.unlink(missing_ok=True)
+
+
+def now() -> str:
+    """Return the time as it is written down."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S")
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} is no file")
+    with FileLock(f"{path}.lock", timeout=PATIENCE):
+        yield
+
+
+def _read(path: Path) -> Book:
+    try:
+        book = json.loads(path.read_text(encoding="utf-8"))
+        if all(isinstance(entry, dict) for section in book.values() for entry in section.values()):
+            return book
+    except FileNotFoundError:
+        return {}
+    except (ValueError, AttributeError):
+        pass  # no JSON, or another shape: both are set aside
+    aside = path.with_name(f"{path.stem}.damaged-{time.time_ns()}{path.suffix}")
+    os.replace(path, aside)
+    print(f"{path} cannot be read; it is kept as {aside.name}, and progress begins anew.", file=sys.stderr)
+    return {}
+
+
+def _write(path: Path, book: Book) -> None:
+    draft = path.with_name(f".{path.name}.draft")  # one name for all: the lock is held, and a dead writer's is reused
+    with draft.open("w", encoding="utf-8") as handle:
+        json.dump(book, handle, indent=1, ensure_ascii=False)
+        handle.flush()
+        os.fsync(handle.fileno())
+    os.replace(draft, path)
+
+
+def _warn(path: Path, error: BaseException) -> None:
+    if str(path) not in _warned:
+        _warned.add(str(path))
+        why = getattr(error, "strerror", None) or error
+        print(f"Progress is not kept: {path}: {why}. COURSE_PROGRESS names another file.", file=sys.stderr)

@@ -1,0 +1,88 @@
+"""The toy model, x' = ReLU(Wᵀ W x + b), many at a time, and what is measured on its weights."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from course_utils.errors import CourseError
+
+
+class Toy(NamedTuple):
+    """The weights of many toy models."""
+
+    W: Float[Tensor, "instances m f"]
+    """Column i is where feature i lives in the hidden space."""
+    b: Float[Tensor, "instances f"]
+    """Biases of the output."""
+
+
+def new_toys(instances: int, features: int, hidden: int, *, seed: int = 0) -> Toy:
+    """Return untrained toys: Xavier's normal weights, no bias.
+
+    Examples
+    --------
+    >>> new_toys(3, features=5, hidden=2).W.shape
+    torch.Size([3, 2, 5])
+    """
+    for name, value in {"instances": instances, "features": features, "hidden": hidden}.items():
+        if value < 1:
+            raise CourseError(f"{name}={value} must be at least 1.")
+    generator = torch.Generator().manual_seed(seed)
+    std = math.sqrt(2 / (features + hidden))
+    return Toy(std * torch.randn(instances, hidden, features, generator=generator), torch.zeros(instances, features))
+
+
+def reconstruct(toy: Toy, x: Float[Tensor, "instances n f"], *, relu: bool = True) -> Float[Tensor, "instances n f"]:
+    """Return x' = ReLU(Wᵀ W x + b), or without the ReLU."""
+    out = torch.baddbmm(toy.b[:, :, None], toy.W.mT, toy.W @ x.mT)
+    return (out.relu_() if relu else out).mT
+
+
+def losses(toy: Toy, x: Float[Tensor, "instances n f"], importance: Float[Tensor, "#instances f"], *,
+           relu: bool = True) -> Float[Tensor, " instances"]:
+    """Return Σ_i I_i (x'_i − x_i)² of each instance, averaged over its samples."""
+    error = (reconstruct(toy, x, relu=relu) - x).square_().mean(1)
+    return (importance * error).sum(1)
+
+
+def explained(x_hat: Float[Tensor, "instances n f"], x: Float[Tensor, "instances n f"]) -> Float[Tensor, "instances f"]:
+    """Return the share of each feature's variance that the reconstruction explains; 0 is what a constant gets."""
+    return 1 - (x_hat - x).square().mean(1) / x.var(1, correction=0)
+
+
+def features_kept(W: Float[Tensor, "instances m f"], threshold: float | int = 0.5) -> Float[Tensor, " instances"]:
+    """Count the features whose column of W is longer than the threshold."""
+    return (W.norm(dim=1) > threshold).sum(1).float()
+
+
+def dimensionality(W: Float[Tensor, "instances m f"]) -> Float[Tensor, "instances f"]:
+    """Return D_i = |W_i|² / Σ_j (Ŵ_i · W_j)², feature i's share of a dimension; near 0 if it is left out.
+
+    Examples
+    --------
+    Two features that point in opposite directions share one dimension, half each:
+
+    >>> dimensionality(torch.tensor([[[1.0, -1.0]]]))
+    tensor([[0.5000, 0.5000]])
+    """
+    gram = W.mT @ W
+    length = gram.diagonal(dim1=1, dim2=2)
+    return length.square() / gram.square().sum(2).clamp_min(1e-12)
+
+
+def interference(W: Float[Tensor, "instances m f"]) -> Float[Tensor, "instances f"]:
+    """Return Σ_{j≠i} (Ŵ_i · W_j)²: how much of the other features reads as feature i; 0 for one of length 0.
+
+    Examples
+    --------
+    >>> interference(torch.tensor([[[1.0, -0.5]]]))
+    tensor([[0.2500, 1.0000]])
+    """
+    gram = W.mT @ W
+    length = gram.diagonal(dim1=1, dim2=2)
+    return (gram.square().sum(2) - length.square()).clamp_min(0) / length.clamp_min(1e-12)
