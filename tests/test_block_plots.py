@@ -22,6 +22,7 @@ def test_a_grid_shows_and_says_every_number():
 def test_a_grid_writes_light_on_dark_and_its_own_texts():
     ax = grid([[0.0, 1.0]], ["row"], ["a", "b"], texts=[["x", "y"]])
     assert [(t.get_text(), t.get_color()) for t in ax.texts] == [("x", "white"), ("y", "black")]
+    assert alt_text(ax.figure) == "Numbers: row 'x' 0.00, 'y' 1.00."
     signed = grid([[-1.0, 0.0, 1.0]], ["row"], list("abc"), limits=(-1, 1))
     assert [t.get_color() for t in signed.texts] == ["white", "black", "white"]
 

@@ -339,6 +339,9 @@ def test_an_exercise_that_cannot_judge_says_so():
         check.trials(empty)
     with pytest.raises(CourseError, match="99.7 fails on its own case 1"):
         check.trials(broken)
+    broken.cases(lambda rng: iter([(i for i in range(3))]))
+    with pytest.raises(CourseError, match="case 1 of 99.7 holds what cannot be copied: cannot pickle 'generator'"):
+        check.trials(broken)
 
 
 def test_an_unfit_exercise_is_complained_about(ex):

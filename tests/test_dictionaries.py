@@ -106,7 +106,7 @@ def test_weights_equal_those_of_the_librarys_trainer_bit_for_bit(kind, options, 
     adam = torch.optim.Adam  # ours is fused, which rounds differently; nothing else may differ
     monkeypatch.setattr(training.torch.optim, "Adam", lambda *args, fused=None, **rest: adam(*args, **rest))
     settings = SMALL | {"n_samples": 128 * 120} | options
-    run = train_sae(acts, kind=kind, seed=3, **settings)
+    run = train_sae(acts, kind=kind, seed=3, step="library", **settings)
     recipe = Recipe(kind, WIDTH, settings["k"], settings.get("lr"), settings.get("l1"), 128 * 120, 128, 3,
                     settings.get("aux_rows", 256), {})
     training_class, config = get_sae_training_class(kind)

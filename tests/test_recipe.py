@@ -127,7 +127,8 @@ def test_documents_go_on_from_an_exams_prompt_to_its_answer(world, name):
         """Return where the prompt, read segment by segment with any alternative, may end in this document."""
         ends = {0}
         for segment in prompt:
-            forms = segment.table[exam._value(segment, env)] if segment.fresh is None else sum(segment.table.values(), [])
+            every = segment.fresh is not None
+            forms = sum(segment.table.values(), []) if every else segment.table[exam._value(segment, env)]
             ends = {end + len(form) for end in ends for form in forms if document[end : end + len(form)] == form}
         return ends
 

@@ -30,6 +30,9 @@ def list_exercises(args: argparse.Namespace) -> int:
     else:
         print(_table(rows, totals))
     if args.mutants:
+        slowest = max(scores, key=lambda id: scores[id].seconds, default=None)
+        if slowest:
+            print(f"the slowest check, {slowest}, takes {scores[slowest].seconds:.3f} s", file=sys.stderr)
         for id, score in scores.items():
             for change in score.survivors:
                 print(f"{id} survives: {change}", file=sys.stderr)

@@ -51,7 +51,10 @@ def trials(ex: Exercise) -> tuple[Trial, ...]:
     with own_random_numbers():
         made = []
         for number, args in enumerate(ex.arguments(np.random.default_rng(0)), 1):
-            outcome = call(ex.answer, args, LIMIT)
+            try:
+                outcome = call(ex.answer, args, LIMIT)
+            except TypeError as error:
+                raise CourseError(f"case {number} of {ex.id} holds what cannot be copied: {error}.") from error
             if outcome.error is not None or outcome.changed:
                 raise CourseError(f"the reference answer of {ex.id} fails on its own case {number}, or changes its "
                                   f"arguments: {outcome.error!r}.") from outcome.error

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from types import FunctionType, ModuleType
@@ -40,10 +41,11 @@ class Mutant(NamedTuple):
 
 
 class Score(NamedTuple):
-    """How many mutants there were, and those that the check did not notice."""
+    """How many mutants there were, those that the check did not notice, and the seconds that a check takes."""
 
     mutants: int
     survivors: list[str]
+    seconds: float
 
     @property
     def killed(self) -> int:
@@ -57,7 +59,9 @@ def score(ex: Exercise) -> Score:
         warnings.simplefilter("ignore")
         all_ = list(mutants(ex.answer))
         survivors = [m.change for m in all_ if examine(ex, m.answer, LIMIT, diagnose=False) is None]
-    return Score(len(all_), survivors)
+        begun = time.perf_counter()
+        examine(ex, ex.answer)
+    return Score(len(all_), survivors, time.perf_counter() - begun)
 
 
 def mutants(answer: FunctionType) -> Iterator[Mutant]:

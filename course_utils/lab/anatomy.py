@@ -70,10 +70,11 @@ class Anatomy(NamedTuple):
 
 
 def record(lab: HookedModel, tokens: Int[Tensor, "batch pos"], hooks: Iterable[str]) -> dict[str, Tensor]:
-    """Run the model once and return the activations of several hooks."""
+    """Run the model once and return the activations of several hooks, in the order asked; those that fire."""
     kept: dict[str, Tensor] = {}
-    lab.run(tokens, hooks=[(hook, partial(kept.__setitem__, hook)) for hook in hooks])
-    return kept
+    names = list(hooks)
+    lab.run(tokens, hooks=[(name, partial(kept.__setitem__, name)) for name in names])
+    return {name: kept[name] for name in names if name in kept}  # a model computes in an order of its own
 
 
 def anatomy(lab: HookedModel, n_pos: int) -> Anatomy:

@@ -51,7 +51,8 @@ def grid(values: Collection, rows: Sequence, columns: Sequence, *, texts: Collec
     signed = limits[0] < 0
     image = ax.imshow(table, cmap="PuOr" if signed else "cividis", vmin=limits[0], vmax=limits[1], aspect="auto",
                       origin="lower" if upwards else "upper")
-    if texts is None:
+    named = texts is not None
+    if not named:
         texts = [[f"{value:z.2f}" if table.size <= 64 else "" for value in row] for row in table]
     for (row, column), value in np.ndenumerate(table):
         place = (value - limits[0]) / (limits[1] - limits[0])
@@ -64,7 +65,9 @@ def grid(values: Collection, rows: Sequence, columns: Sequence, *, texts: Collec
     ax.set_yticks(range(len(rows)), list(map(str, rows)))
     if label:
         ax.figure.colorbar(image, ax=ax, label=label)
-    said = "; ".join(f"{name} {', '.join(f'{v:z.2f}' for v in row)}" for name, row in zip(rows, table, strict=True))
+    told = [[f"{v:z.2f}" if not named else f"{str(text).strip()!r} {v:z.2f}" for text, v in zip(*pair, strict=True)]
+            for pair in zip(texts, table, strict=True)]
+    said = "; ".join(f"{name} {', '.join(row)}" for name, row in zip(rows, told, strict=True))
     return describe(ax, alt or f"{title or 'Numbers'}: {said}.")
 
 

@@ -5,4 +5,5 @@ belongs to the notebook (``superposition.py``, ``superposition_geometry.py``). H
 CONTRIBUTING.md.
 """
 
-LESSONS = {"00": "start_here", "01": "language_model", "02": "superposition", "04": "training"}
+LESSONS = {"00": "start_here", "01": "language_model", "02": "superposition", "03": "sparse_autoencoders",
+           "04": "training"}
