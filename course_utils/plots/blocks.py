@@ -91,7 +91,7 @@ def bars(series: Mapping[str, Sequence], names: Sequence[str], *, dots: Mapping[
          ax: Axes | None = None, title: str = "", xlabel: str = "", ylabel: str = "", alt: str = "") -> Axes:
     """Draw groups of bars, one group a name and one bar a series; ``dots`` are drawn over them."""
     not_empty("series", series)
-    ax = new_axes(ax, width=7.0, height=3.0)
+    ax = new_axes(ax, width=max(7.0, 0.42 * len(names)), height=3.0)
     width, at = 0.8 / len(series), np.arange(len(names))
     for i, (label, estimates) in enumerate(series.items()):
         matching(**{label: estimates, "names": names})

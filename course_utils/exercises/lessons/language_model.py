@@ -18,22 +18,22 @@ top = Exercise("01.1", "the next token", stars=1, minutes=5, lines=2, hints=(
 
 @top.reference
 def completions(logits, k):
-    """Return the ids and the probabilities of the k most probable next tokens, from logits [d_vocab]."""
+    """Return the ids and the probabilities of the k most probable next tokens, from logits [... d_vocab]."""
     best = torch.softmax(logits, -1).topk(k)
     return best.indices, best.values
 
 
 @top.right
 def _(logits, k):
-    ids = logits.argsort(descending=True)[:k]
-    return ids, (logits[ids] - torch.logsumexp(logits, 0)).exp()
+    ids = logits.argsort(-1, descending=True)[..., :k]
+    return ids, (logits.gather(-1, ids) - logits.logsumexp(-1, keepdim=True)).exp()
 
 
 @top.right
 def _(logits, k):
-    weights = [2.718281828459045 ** float(x - logits.max()) for x in logits]
-    ids = sorted(range(len(weights)), key=lambda i: -weights[i])[:k]
-    return torch.tensor(ids), torch.tensor([weights[i] / sum(weights) for i in ids])
+    weights = 2.718281828459045 ** (logits - logits.amax(-1, keepdim=True))
+    p, ids = (weights / weights.sum(-1, keepdim=True)).sort(-1, descending=True)
+    return ids.narrow(-1, 0, k), p.narrow(-1, 0, k)
 
 
 @top.wrong("the rest of the vocabulary is forgotten",
@@ -64,7 +64,7 @@ def _(logits, k):
            "Dividing the logits by their sum does not make probabilities: logits may be negative, and their sum "
            "near zero. Exponentiate first.")
 def _(logits, k):
-    best = (logits / logits.sum()).topk(k)
+    best = (logits / logits.sum(-1, keepdim=True)).topk(k)
     return best.indices, best.values
 
 
@@ -72,7 +72,7 @@ def _(logits, k):
 def _(rng):
     yield torch.tensor([2.0, -1.0, 1.5]), 2
     yield _draw(rng, 11, scale=3), 1
-    yield 40 + _draw(rng, 30, scale=2), 7
+    yield 40 + _draw(rng, 3, 30, scale=2), 7
 
 
 nats = Exercise("01.2", "surprise in nats", stars=1, minutes=8, lines=2, hints=(
