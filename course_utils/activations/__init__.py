@@ -21,11 +21,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from course_utils.activations.disk import DiskWriter, MemoryWriter, read_harvest, same_harvest
+from course_utils.activations.swift import Swift
 from course_utils.concepts import Labels, word_list_labels
-from course_utils.errors import CourseError
+from course_utils.errors import CourseError, one_of
 from course_utils.lab import Lab
 from course_utils.lab.text import Batch
 from course_utils.paths import build_dir
+
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 @dataclass
@@ -121,7 +124,7 @@ class Activations:
 
 def harvest(
     lab: Lab, hook: str, n_tokens: int = 200_000, split: str = "train", labels: bool | None = None,
-    directory: str | os.PathLike | None = None, in_memory_bytes: int = 2**31,
+    directory: str | os.PathLike | None = None, in_memory_bytes: int = 2**31, precision: str = "auto",
 ) -> Activations:
     """Collect the activations of one hook over ``n_tokens`` tokens of text, BOS rows coming on top.
 
@@ -147,6 +150,10 @@ def harvest(
         ``in_memory_bytes``.
     in_memory_bytes
         Largest harvest to hold in memory.
+    precision
+        ``"float32"``: the very values at the hook. ``"bfloat16"``: the residual stream of a float32 model by products
+        in bfloat16, several times as fast (`swift`; other hooks are read exactly). ``"auto"``: that for models of over
+        50 million weights on a CPU that has it.
 
     Returns
     -------
@@ -159,22 +166,26 @@ def harvest(
         If the hook is unknown or gives no vector for each token, there is no text, an activation is not
         finite, or the disk is full, not writable, or holds another harvest.
     """
+    if precision not in PRECISIONS:
+        raise one_of("precision", precision, PRECISIONS)
     width = lab.capture(torch.tensor([[lab.bos]], device=lab.device), hook).numel()
     labels = lab.world is not None if labels is None else labels
     identity = {"model": lab.name, "hook": hook, "n_tokens": n_tokens, "split": split, "labels": labels,
                 "seed": lab.seed, "text": lab.text_source, "dtype": str(lab.dtype), "n_ctx": lab.n_ctx}
+    swift = Swift.of(lab, hook, precision)
+    identity |= {} if swift is None else {"products": "bfloat16"}
     if directory is None and 4 * width * n_tokens > in_memory_bytes:
         key = hashlib.sha256(json.dumps({**identity, "weights": lab.fingerprint}).encode()).hexdigest()[:16]
         directory = build_dir() / "harvest" / key
     if directory is None:
-        return _collect(lab, hook, n_tokens, split, labels, MemoryWriter(width, 2 * n_tokens))
+        return _collect(lab, hook, n_tokens, split, labels, MemoryWriter(width, 2 * n_tokens), swift)
     path, identity = Path(directory), {**identity, "weights": lab.fingerprint}
     if (path / "index.json").is_file():
         fields, found = read_harvest(path)
         same_harvest(path, found, identity)
         return Activations(**fields, hook=hook, model=lab.name)
     _check_space(path, 4 * width * n_tokens)
-    return _collect(lab, hook, n_tokens, split, labels, DiskWriter(path, width, identity))
+    return _collect(lab, hook, n_tokens, split, labels, DiskWriter(path, width, identity), swift)
 
 
 def _check_space(directory: Path, needed: int) -> None:
@@ -190,7 +201,8 @@ def _check_space(directory: Path, needed: int) -> None:
 
 
 def _collect(
-    lab: Lab, hook: str, n_tokens: int, split: str, labels: bool, writer: MemoryWriter | DiskWriter
+    lab: Lab, hook: str, n_tokens: int, split: str, labels: bool, writer: MemoryWriter | DiskWriter,
+    swift: Swift | None,
 ) -> Activations:
     """Run over the text, skipping the model's work on batches that the writer already has."""
     beside: list[tuple[Tensor, Tensor, Tensor, Labels | None]] = []
@@ -199,6 +211,7 @@ def _collect(
             total=n_tokens, desc=f"harvest {hook}", unit="tok", leave=False, disable=lab.quiet or None
         ) as bar,
         writer,
+        torch.autocast(lab.device.type, torch.bfloat16, enabled=swift is not None),
     ):
         for number, batch in enumerate(lab.batches(n_tokens, split, labels=labels and lab.world is not None)):
             mask = batch.mask.cpu()
@@ -207,7 +220,7 @@ def _collect(
             beside.append((tokens, batch.doc[:, None].expand_as(mask)[mask], pos, batch.labels))
             writer.text(tokens)
             if number >= writer.batches:
-                writer.add(_rows(lab, hook, batch))
+                writer.add(_rows(lab, hook, batch, swift))
             bar.update(int((pos > 0).sum()))
         if not beside:
             raise CourseError(f"the {split} split of {lab.text_source!r} holds no text; give a longer file.")
@@ -225,8 +238,9 @@ def _collect(
         return Activations(writer.x, tokens, doc, pos, found, hook, lab.name)
 
 
-def _rows(lab: Lab, hook: str, batch: Batch) -> Float[Tensor, "n d_model"]:
-    x = lab.capture(batch.tokens, hook)[batch.mask].flatten(1).float().cpu()
+def _rows(lab: Lab, hook: str, batch: Batch, swift: Swift | None) -> Float[Tensor, "n d_model"]:
+    x = lab.capture(batch.tokens, hook) if swift is None else swift(batch.tokens)
+    x = x[batch.mask].flatten(1).float().cpu()
     if not torch.isfinite(x).all():
         raise CourseError(
             f"activations at {hook!r} hold NaN or infinity; the weights or the precision ({lab.dtype}) "

@@ -4,7 +4,7 @@ Classes, losses and schedules are the library's own, for every family that it re
 
 1. Scale activations to a mean norm of sqrt(d) ("expected_average_only_in", Anthropic, April 2024); start ``b_dec`` at
    their mean, and the encoder at the transpose of a decoder with rows of length 1.
-2. A step (`training`): the family's ``training_forward_pass`` → backward → clip the gradient to norm 1 → Adam.
+2. A step (`training`): the family's loss and its gradients (`steps`) → clip the gradient to norm 1 → Adam.
 3. Warm the learning rate up for 5 % of the steps, and let it fall to zero in the last 20 %.
 4. Fold the scale into the weights and the decoder's norms into the encoder: the SAE takes raw activations, and a
    latent's value is the length of what it adds to them.
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ from torch import Tensor
 
 import course_utils
 from course_utils.activations import Activations
-from course_utils.dictionaries import checkpoints, training
+from course_utils.dictionaries import checkpoints, steps, training
 from course_utils.dictionaries.evaluation import Evaluation, evaluate
 from course_utils.dictionaries.recipes import Recipe, as_activations, check_kind, passes, source
 from course_utils.errors import CourseError, one_of
@@ -65,22 +65,6 @@ def _config(recipe: Recipe, config: type, d: int) -> Any:
         raise CourseError(f"options={recipe.options} are refused by sae-lens: {error}") from error
 
 
-def _frugal(training_class: type, rows: int | None) -> type:
-    """Return the class with AuxK, which revives dead latents, computed on a batch's first rows only.
-
-    On all rows it costs as much as the rest of the step; its gradient needs no such precision.
-    """
-    from sae_lens import TopKTrainingSAE
-
-    def calculate_aux_loss(self: Any, step_input: Any, **tensors: Tensor) -> Any:
-        few = {name: t[:rows] for name, t in tensors.items()}
-        return training_class.calculate_aux_loss(self, replace(step_input, sae_in=step_input.sae_in[:rows]), **few)
-
-    if rows is None or not issubclass(training_class, TopKTrainingSAE):
-        return training_class
-    return type(training_class.__name__, (training_class,), {"calculate_aux_loss": calculate_aux_loss})
-
-
 def _parts(recipe: Recipe, mean: Float[Tensor, " d"], device: torch.device) -> training.Parts:
     """Build the library's SAE and schedules; ``mean`` is that of the scaled activations."""
     from sae_lens.registry import get_sae_training_class
@@ -91,7 +75,7 @@ def _parts(recipe: Recipe, mean: Float[Tensor, " d"], device: torch.device) -> t
     settings = _config(recipe, config, len(mean))
     with torch.random.fork_rng(devices=[]):  # the library draws from torch's global generator
         torch.manual_seed(recipe.seed)
-        sae = _frugal(training_class, recipe.aux_rows)(settings)
+        sae = steps.frugal(training_class, recipe.aux_rows)(settings)
     sae.b_dec.data.copy_(mean)
     sae = sae.to(device)
     if "batchtopk" in recipe.kind and device.type == "cpu":
@@ -101,14 +85,15 @@ def _parts(recipe: Recipe, mean: Float[Tensor, " d"], device: torch.device) -> t
         value, warm_up = c if isinstance(c, tuple) else (c, 0)
         coefficients[name] = CoefficientScheduler(warm_up, value)
     rates = training.rates(get_lr_scheduler, recipe, len(mean))
-    return training.Parts(sae.train(), rates, coefficients, TrainStepInput)
+    gradients = steps.choose(recipe.step, recipe.kind, sae.train(), TrainStepInput, recipe.aux_rows)
+    return training.Parts(sae, gradients, rates, coefficients)
 
 
 def _inference(sae: Any) -> Any:
     """Return the library's inference form of a training SAE (BatchTopK becomes JumpReLU), decoder rows of length 1."""
     from sae_lens import SAE
 
-    state = {name: t.detach().clone() for name, t in sae.state_dict().items()}
+    state = {name: t.detach().clone(memory_format=torch.contiguous_format) for name, t in sae.state_dict().items()}
     sae.process_state_dict_for_saving_inference(state)
     with torch.random.fork_rng(devices=[]):
         result = SAE.from_dict(sae.cfg.get_inference_sae_cfg_dict())
@@ -123,7 +108,7 @@ def train_sae(
     kind: str = "batchtopk", n_samples: int | None = None, batch_size: int = 1024, lr: int | float | None = None,
     l1: int | float | None = None, seed: int = 0, checkpoint: str | os.PathLike | None = None,
     checkpoint_every: int = 200, log_every: int = 50, on_log: Callable[[training.Rows], object] | None = None,
-    device: str = "auto", aux_rows: int | None = 256, **options: Any,
+    device: str = "auto", aux_rows: int | None = 256, step: str = "auto", **options: Any,
 ) -> Run:
     """Train an SAE on activations.
 
@@ -156,6 +141,10 @@ def train_sae(
         ``"auto"`` (cuda, else cpu), or a name that torch knows.
     aux_rows
         Rows of a batch that revive dead latents (AuxK, in the topk families); None: all, which costs far more.
+    step
+        ``"library"`` (sae-lens' own step), or ours for standard, topk and batchtopk on a CPU, the same losses and
+        gradients in closed form: ``"float32"``, or ``"bfloat16"``, which rounds the products with all latents.
+        ``"auto"``: ours where it serves, in bfloat16 where the processor has that.
     **options
         Other fields of the library's training config, e.g. ``aux_loss_coefficient=0.1``.
 
@@ -171,7 +160,8 @@ def train_sae(
     """
     check_kind(kind, families())
     acts = as_activations(acts)
-    recipe = Recipe(kind, width, k, lr, l1, passes(acts, n_samples, batch_size), batch_size, seed, aux_rows, options)
+    n_samples = passes(acts, n_samples, batch_size)
+    recipe = Recipe(kind, width, k, lr, l1, n_samples, batch_size, seed, aux_rows, options, step)
     folder = None if checkpoint is None else checkpoints.prepare(checkpoint)
     head, batches = source(acts, batch_size, seed)
     first = torch.cat(head).double()

@@ -16,6 +16,7 @@ from course_utils.activations import Activations
 from course_utils.errors import CourseError, one_of
 
 HEAD = 16  # batches that scale and mean are estimated from
+STEPS = ("auto", "float32", "bfloat16", "library")
 POOL = 32  # batches of a stream that are mixed with one another
 
 # Best explained variance at width 1,024 on a real model's d = 64 activations, 600,000 samples; see `rate`.
@@ -36,6 +37,7 @@ class Recipe:
     seed: int
     aux_rows: int | None
     options: dict[str, Any]
+    step: str = "auto"
 
     def __post_init__(self) -> None:
         """Refuse settings out of range, each in a sentence."""
@@ -51,6 +53,8 @@ class Recipe:
             raise CourseError(f"l1={self.l1} must be a number of at least 0; below 0 it would reward activity.")
         if self.lr is not None and not 0 < self.lr < math.inf:
             raise CourseError(f"lr={self.lr} must be a number above 0.")
+        if self.step not in STEPS:
+            raise one_of("step", self.step, STEPS)
         if self.n_samples < self.batch_size:
             raise CourseError(f"n_samples={self.n_samples} is less than one batch; give at least "
                               f"batch_size={self.batch_size}.")

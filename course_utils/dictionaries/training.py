@@ -1,4 +1,4 @@
-"""The training loop: the steps of the library's ``SAETrainer``, in its order, able to stop and resume anywhere.
+"""The training loop: what the library's ``SAETrainer`` does, in its order, able to stop and resume anywhere.
 
 It knows the library only by what it is handed (`Parts`), writes no logs but its own rows, and loads no pickle.
 """
@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from course_utils.dictionaries import checkpoints
 from course_utils.dictionaries.recipes import Recipe
+from course_utils.dictionaries.steps import Outcome
 from course_utils.errors import CourseError
 
 Rows = list[dict[str, int | float]]
@@ -29,12 +30,12 @@ class Parts(NamedTuple):
 
     sae: Any
     """Its TrainingSAE, initialised."""
+    gradients: Callable[..., Outcome]
+    """One of `steps`, with ``weights``: what Adam is to move."""
     rates: list[float]
     """Learning rate of every step."""
     coefficients: dict[str, Any]
     """Schedules of the loss's weights, by name: ``value``, ``step()``, ``load_state_dict()``."""
-    step_input: Callable[..., Any]
-    """Makes the argument of ``sae.training_forward_pass``."""
 
 
 class BatchTopK(torch.nn.Module):
@@ -79,10 +80,10 @@ class Trainer:
     """One SAE in training, with everything that the next step depends on."""
 
     def __init__(self, recipe: Recipe, parts: Parts, scale: float) -> None:
-        self.recipe, self.sae, self.rates, self.coefficients, self.step_input = recipe, *parts
+        self.recipe, self.sae, self.gradients, self.rates, self.coefficients = recipe, *parts
         self.scale, self.steps = scale, 0
         self.device = self.sae.W_dec.device
-        self.adam = torch.optim.Adam(self.sae.parameters(), lr=parts.rates[0], fused=True)
+        self.adam = torch.optim.Adam(self.gradients.weights.values(), lr=parts.rates[0], fused=True)
         self.since_fired = torch.zeros(recipe.width, device=self.device)
 
     @property
@@ -90,37 +91,35 @@ class Trainer:
         """Latents that have not fired for the recipe's window."""
         return self.since_fired > self.recipe.dead_window
 
-    def step(self, batch: Float[Tensor, "batch d"], logging: bool) -> Any:
-        """Take one step in the order of ``SAETrainer._train_step``; return the library's output."""
+    def step(self, batch: Float[Tensor, "batch d"], logging: bool) -> tuple[Tensor, Outcome]:
+        """Take one step in the order of ``SAETrainer._train_step``; return the scaled batch and what was found."""
+        x = batch.to(self.device, torch.float32) * self.scale
         self.adam.param_groups[0]["lr"] = self.rates[self.steps]
-        out = self.sae.training_forward_pass(self.step_input(
-            sae_in=batch.to(self.device, torch.float32) * self.scale,
-            coefficients={name: c.value for name, c in self.coefficients.items()},
-            dead_neuron_mask=self.dead, n_training_steps=self.steps, is_logging_step=logging))
-        self.since_fired.add_(1).masked_fill_((out.feature_acts.detach() != 0).any(0), 0)
-        out.loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.sae.parameters(), 1.0)
+        weights = {name: c.value for name, c in self.coefficients.items()}
+        out = self.gradients(x, weights, self.dead, self.steps, logging)
+        self.since_fired.add_(1).masked_fill_(out.fired, 0)
+        torch.nn.utils.clip_grad_norm_(self.gradients.weights.values(), 1.0)
         self.adam.step()
         self.adam.zero_grad()
         for c in self.coefficients.values():
             c.step()
         self.steps += 1
-        return out
+        return x, out
 
     @torch.no_grad()
-    def row(self, out: Any) -> dict[str, int | float]:
+    def row(self, x: Float[Tensor, "batch d"], out: Outcome) -> dict[str, int | float]:
         """Sum a step up for the log."""
-        x, residual = out.sae_in, out.sae_out - out.sae_in
+        residual, deviation = out.reconstruction - x, x - x.mean(0)
         return {
             "step": self.steps, "samples": self.steps * self.recipe.batch_size, "loss": out.loss.item(),
-            "mse": out.losses["mse_loss"].item(), "l0": (out.feature_acts != 0).sum(-1).float().mean().item(),
-            "explained_variance": 1 - (residual.square().sum() / (x - x.mean(0)).square().sum()).item(),
+            "mse": out.mse.item(), "l0": out.l0.item(),
+            "explained_variance": 1 - (residual.square().sum() / deviation.square().sum()).item(),
             "dead": self.dead.float().mean().item()}
 
     def tensors(self) -> dict[str, Tensor]:
         """Name all tensors that the next step depends on."""
         named = {f"sae.{name}": t for name, t in self.sae.state_dict().items()} | {"since_fired": self.since_fired}
-        for name, parameter in self.sae.named_parameters():
+        for name, parameter in self.gradients.weights.items():
             named |= {f"adam.{name}.{key}": t for key, t in self.adam.state[parameter].items()}
         return named
 
@@ -130,7 +129,7 @@ class Trainer:
         self.steps = step
         self.since_fired.copy_(tensors["since_fired"])
         self.sae.load_state_dict({n[4:]: t for n, t in tensors.items() if n.startswith("sae.")})
-        for name, parameter in self.sae.named_parameters():
+        for name, parameter in self.gradients.weights.items():
             prefix = f"adam.{name}."
             saved = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
             self.adam.state[parameter] = {n: t.to(parameter.device, copy=True) for n, t in saved.items()}
@@ -159,18 +158,18 @@ def run(trainer: Trainer, batches: Callable[[int], Iterator[Tensor]], settings: 
         if given < 1:
             raise CourseError(f"{name}={given} must be at least 1.")
     log, before, steps = [], 0.0, trainer.recipe.n_steps
-    if folder is not None and (found := checkpoints.newest(folder, settings)):
-        log, before = found[1]["log"], found[1]["seconds"]
-        trainer.restore(found[0], found[1]["step"])
+    if folder is not None and (saved := checkpoints.newest(folder, settings)):
+        log, before = saved[1]["log"], saved[1]["seconds"]
+        trainer.restore(saved[0], saved[1]["step"])
     begun, size, written = time.perf_counter() - before, trainer.recipe.batch_size, trainer.steps
     with tqdm(total=steps * size, initial=trainer.steps * size, unit="act", unit_scale=True,
               desc=f"{trainer.recipe.kind} SAE") as bar:
         for batch in islice(batches(trainer.steps), steps - trainer.steps):
             logging = (trainer.steps + 1) % log_every == 0 or trainer.steps + 1 == steps
-            out = trainer.step(batch, logging)
+            found = trainer.step(batch, logging)
             bar.update(size)
             if logging:
-                log.append(trainer.row(out))
+                log.append(trainer.row(*found))
                 bar.set_postfix({name: f"{log[-1][name]:.3g}" for name in ("explained_variance", "l0", "dead")})
                 if on_log is not None:
                     on_log(log)

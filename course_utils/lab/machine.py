@@ -57,6 +57,15 @@ def pick_dtype(dtype: str, device: torch.device, weights: int) -> torch.dtype:
     return half if _seconds(half, device) < 0.7 * _seconds(torch.float32, device) else torch.float32
 
 
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Say whether this is a CPU that multiplies bfloat16 natively, several times as fast as float32.
+
+    Asked of the processor, not measured: what is computed must not depend on how busy the machine was.
+    """
+    known = getattr(torch.cpu, "get_capabilities", dict)()  # torch before 2.10 cannot say
+    return device.type == "cpu" and bool(known.get("amx_bf16") or known.get("avx512_bf16"))
+
+
 def _seconds(dtype: torch.dtype, device: torch.device) -> float:
     """Time ten products of a model's size."""
     x = torch.ones(512, 1024, device=device, dtype=dtype)
