@@ -1,7 +1,7 @@
 """One step of training: the loss of a batch, and its gradients left in ``.grad``.
 
-`AutogradStep` asks the library and serves every family. `TopKStep` and `L1Step` compute the same losses and gradients in
-closed form on a CPU (``tests/test_steps.py`` compares them). What makes them fast, at d = 768 and width 24,576:
+`AutogradStep` asks the library and serves every family. `TopKStep` and `L1Step` compute the same losses and gradients
+in closed form on a CPU (``tests/test_steps.py`` compares them). What makes them fast, at d = 768 and width 24,576:
 
 1. Products with all latents run in bfloat16 where the processor has it (seven times the rate of float32); weights,
    sums, losses and Adam stay in float32.
