@@ -54,8 +54,8 @@ lab: $(STAMP)  ## open JupyterLab in notebooks/
 	$(PY) -m jupyterlab --notebook-dir=notebooks
 
 bench: $(STAMP)  ## measure speed side by side with the peers (15 minutes of a machine that does nothing else)
-	@for name in harvest training end_to_end growth imports toy_sweep; do \
-		echo "== $$name"; $(PY) "benchmarks/$$name.py" || exit 1; \
+	@for file in $(filter-out %/harness.py %/report.py,$(wildcard benchmarks/*.py)); do \
+		echo "== $$file"; $(PY) "$$file" || exit 1; \
 	done
 	$(PY) benchmarks/report.py $(ARGS)
 

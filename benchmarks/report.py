@@ -10,7 +10,7 @@ import sys
 
 from harness import BUILD, HERE
 
-NAMES = ("harvest", "end_to_end", "imports", "toy_sweep", "training")
+FIRST = ("harvest", "end_to_end")
 PEERS = ("sae-lens", "sae-lens, autocast", "dictionary_learning", "eai-sparsify")
 BEGIN, END = "<!-- benchmarks: make bench ARGS=--readme -->", "<!-- /benchmarks -->"
 
@@ -120,7 +120,8 @@ def figure(found, growth, file):
 
 def main():
     """Write the table and the figure."""
-    found, growth = {name: c for name in NAMES if (c := read(name))}, read("growth")
+    names = [*FIRST, *sorted({file.stem for file in BUILD.glob("*.json")} - {*FIRST, "growth"})]
+    found, growth = {name: c for name in names if (c := read(name))}, read("growth")
     if not found:
         raise SystemExit("nothing was measured yet: make bench")
     parts = [*table(found), *(training_table(found["training"]) if "training" in found else []), ""]
