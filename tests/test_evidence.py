@@ -99,7 +99,9 @@ def test_chunks_change_nothing(monkeypatch):
     x, docs = clustered(np.random.default_rng(9))
     whole = bootstrap(x, docs, seed=3)
     monkeypatch.setattr(estimates, "_CHUNK", 100)
-    assert bootstrap(x, docs, seed=3) == whole != bootstrap(x, docs, seed=4)
+    # Sums of other lengths may be added in another order, so the last bit is the processor's business.
+    assert bootstrap(x, docs, seed=3) == pytest.approx(whole, rel=1e-12)
+    assert bootstrap(x, docs, seed=4) != pytest.approx(whole, rel=1e-12)
 
 
 def test_a_ratio_weights_documents_by_their_length():
