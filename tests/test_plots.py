@@ -44,6 +44,7 @@ DRAW = {
 
 @pytest.fixture(autouse=True)
 def closed():
+    pyplot.close("all")  # another file's tests may have left some open
     yield
     pyplot.close("all")
 
