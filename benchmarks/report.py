@@ -44,9 +44,7 @@ def table(found):
     for name, content in found.items():
         if name == "training":
             continue
-        rows = content["rows"] if "rows" in content else [
-            {"what": "sweep of 64 toy models / one after the other", "unit": "s", "quality": {}, **content}]
-        for r in rows:
+        for r in content["rows"]:
             span = f" ({r['range'][0]:.1f}–{r['range'][1]:.1f})" if "range" in r else ""
             lines.append(f"| {r['what']} | {number(r['ours'])} {r['unit']} | {number(r['peer'])} {r['unit']} | "
                          f"**{r['ratio']:.1f}×**{span} | {quality(r)} |")
@@ -135,7 +133,9 @@ def main():
         before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
         after = rest.split(END)[1]
         readme.write_text(f"{before}{BEGIN}\n{text}{END}{after}", encoding="utf-8")
-        shutil.copy(BUILD / "growth.png", HERE.parent / "docs" / "growth.png")
+        docs = HERE.parent / "docs"
+        docs.mkdir(exist_ok=True)
+        shutil.copy(BUILD / "growth.png", docs / "growth.png")
 
 
 if __name__ == "__main__":

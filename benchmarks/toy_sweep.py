@@ -7,22 +7,18 @@ They alternate, and the median of each side's times counts.
 Quality is checked twice: on the *same* batches both must reach the same losses, instance by instance; and in the timed
 runs, where each side draws its own batches, the mean of the final losses on common fresh data must agree.
 
-    python benchmarks/toy_sweep.py [--steps 300] [--repeats 5] [--threads 1]
+    python benchmarks/toy_sweep.py [--quick] [--steps 300] [--rounds 5] [--threads 2]
 """
 
-from __future__ import annotations
-
-import argparse
-import json
 import math
 import platform
 import statistics
 import time
 
 import torch
+from harness import alternate, arguments, compare, write
 
 from course_utils import toy
-from course_utils.paths import build_dir
 
 INSTANCES, FEATURES, HIDDEN, BATCH, LR = 64, 20, 5, 128, 0.01
 
@@ -72,44 +68,32 @@ def same_batches(start, density, importance, steps):
 
 
 def main():
-    """Measure, print and write ``build/bench/toy_sweep.json``."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    args = parser.parse_args()
+    """Measure and write ``build/bench/toy_sweep.json``."""
+    args = arguments(__doc__, steps=300)
     torch.set_num_threads(args.threads)
     density = torch.logspace(0, -1.5, INSTANCES)[:, None]
     importance, start = 0.9 ** torch.arange(float(FEATURES)), toy.new_toys(INSTANCES, FEATURES, HIDDEN, seed=0)
     fresh = toy.sample(density, FEATURES, 8192, generator=torch.Generator().manual_seed(1))
-    sides = {"ours": our_sweep, "peer": plain_sweep}
-    times, losses = {name: [] for name in sides}, {name: [] for name in sides}
-    for sweep in sides.values():  # warm up
+    losses = {"ours": [], "peer": []}
+
+    def timed(name, sweep):
+        begun = time.perf_counter()
+        trained = sweep(start, density, importance, args.steps, 10 + len(losses[name]))
+        seconds = time.perf_counter() - begun
+        losses[name].append(float(toy.losses(trained, fresh, importance[None]).mean()))
+        return seconds
+
+    for sweep in (our_sweep, plain_sweep):  # warm up
         sweep(start, density, importance, 5, 0)
-    for repeat in range(args.repeats):
-        for name, sweep in sides.items():
-            begun = time.perf_counter()
-            trained = sweep(start, density, importance, args.steps, 10 + repeat)
-            times[name].append(time.perf_counter() - begun)
-            losses[name].append(float(toy.losses(trained, fresh, importance[None]).mean()))
-    ours, peer = (statistics.median(times[name]) for name in sides)
+    found = alternate(args.rounds, ours=lambda: timed("ours", our_sweep), peer=lambda: timed("peer", plain_sweep))
     mean = {name: statistics.mean(values) for name, values in losses.items()}
-    quality = {"largest_relative_difference_on_the_same_batches": same_batches(start, density, importance, args.steps),
-               "mean_final_loss": mean, "relative_difference_of_means": abs(mean["ours"] / mean["peer"] - 1)}
-    result = {
-        "ours": ours, "peer": peer, "ratio": peer / ours, "n": args.repeats, "seconds": times,
-        "setting": {"instances": INSTANCES, "features": FEATURES, "hidden": HIDDEN, "batch": BATCH,
-                    "steps": args.steps},
-        "quality": quality,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "machine": {"processor": platform.machine(), "threads": args.threads},
-    }
-    path = build_dir() / "bench" / "toy_sweep.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=1))
-    assert quality["largest_relative_difference_on_the_same_batches"] < 0.01, quality
-    assert quality["relative_difference_of_means"] < 0.01, quality
+    quality = {"largest relative difference of losses on the same batches":
+               same_batches(start, density, importance, args.steps),
+               "relative difference of mean final losses": abs(mean["ours"] / mean["peer"] - 1)}
+    write("toy_sweep", [compare(f"sweep of {INSTANCES} toy models / one after the other", found["ours"], found["peer"],
+                                quality=quality, steps=args.steps)],
+          {"python": platform.python_version(), "torch": torch.__version__}, args.threads)
+    assert max(quality.values()) < 0.01, quality
 
 
 if __name__ == "__main__":

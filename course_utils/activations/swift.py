@@ -5,9 +5,11 @@ none of that. Here the same weights run through the model's plain Hugging Face c
 
 1. Products run in bfloat16, by autocast; the residual stream and the layer norms stay in float32. On GPT-2 small this
    moves an activation by .9 % of its distance from the mean.
-2. Attention and GELU are one kernel each instead of eight; and it is GELU itself, not the approximation by tanh that
-   GPT-2 uses, which takes five times as long. They differ by .0003, in the same measure.
-3. `Swift.of` compares a few tokens with the bridge before anything is harvested, and returns None where they differ.
+2. Attention is one kernel instead of eight.
+3. On a CPU the weights are laid out once as the processor's bfloat16 units read them, and bias and GELU are added in the
+   same kernel (oneDNN, which torch.compile also calls): a fifth less time in all. It is GELU itself, not the
+   approximation by tanh that GPT-2 uses, which takes longer; they differ by .0003 of an activation's distance.
+4. `Swift.of` compares a few tokens with the bridge before anything is harvested, and returns None where they differ.
 """
 
 from __future__ import annotations
@@ -55,6 +57,8 @@ class Swift:
         if blocks is None:
             return None
         there = {name.replace("._original_component", ""): t for name, t in _tensors(lab.model.original_model)}
+        if lab.device.type == "cpu" and torch.backends.mkldnn.is_available():
+            _pack(model, there)
         weights = {name: there[name] for name, _ in _tensors(model) if name in there}
         swift = cls(model, weights, blocks[int(found[1])], found[2] == "post")
         return swift if swift._agrees(lab, hook) else None
@@ -97,9 +101,32 @@ def _plain(config: Any) -> torch.nn.Module:
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if type(child).__name__ == "NewGELUActivation":
-                setattr(module, name, torch.nn.GELU())
-    return model.eval()
+        return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+
+
+class _Packed(torch.nn.Module):
+    """A linear layer in bfloat16, its weight [out in] laid out for the processor."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, gelu: bool) -> None:
+        super().__init__()
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach().bfloat16().contiguous())
+        self.bias = None if bias is None else bias.detach().bfloat16()
+        self.then = ("gelu", [], "none") if gelu else ("none", [], "")
+
+    def forward(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch out"]:
+        """Multiply, add the bias, and bend."""
+        return torch.ops.mkldnn._linear_pointwise(x.bfloat16(), self.weight, self.bias, *self.then)
+
+
+def _pack(model: torch.nn.Module, there: dict[str, Tensor]) -> None:
+    """Put packed layers in place of the blocks' linear ones, with GELU inside where it comes right behind one."""
+    for path, module in list(model.named_modules()):
+        bent = type(getattr(module, "act", None)).__name__ == "NewGELUActivation" and hasattr(module, "c_fc")
+        if bent:
+            module.act = torch.nn.Identity()
+        for name, child in list(module.named_children()):
+            weight = there.get(f"{path}.{name}.weight")
+            if weight is not None and path and type(child).__name__ in ("Conv1D", "Linear"):
+                weight = weight.T if type(child).__name__ == "Conv1D" else weight  # Conv1D keeps [in out]
+                packed = _Packed(weight, there.get(f"{path}.{name}.bias"), bent and name == "c_fc")
+                setattr(module, name, packed)

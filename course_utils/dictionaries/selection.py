@@ -49,7 +49,10 @@ def batchtopk(h: Float[Tensor, "batch d_sae"], n: int, bound: float) -> Selectio
     at, member = (block > bound).nonzero(as_tuple=True)
     found = Selection(row[at], member * grouped.shape[2] + column[at], block[at, member])
     if len(found.row) > n:
-        # Stable, so that which of several equal values stays does not depend on the guess. Rows stay in order.
-        keep = found.value.sort(descending=True, stable=True).indices[:n].sort().values
+        # The n-th largest value in linear time; sorting 80,000 values takes a third of a step at d = 128.
+        least = found.value.float().kthvalue(len(found.row) - n + 1).values
+        above, level = found.value > least, (found.value == least).nonzero()[:, 0]
+        above[level[: n - int(above.sum())]] = True  # of equal values the first stay, whatever the guess; rows in order
+        keep = above.nonzero()[:, 0]
         found = Selection(*(t[keep] for t in found))
     return found
