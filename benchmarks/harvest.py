@@ -34,7 +34,7 @@ def main():
 
     n = 127 * ROWS
     sides = {
-        "ours, bfloat16": lambda: rate(ours, "harvest_seconds", key="m", hook=HOOK, n_tokens=12 * n, precision="auto"),
+        "ours, bfloat16": lambda: rate(ours, "harvest_seconds", key="m", hook=HOOK, n_tokens=24 * n, precision="auto"),
         "ours, float32": lambda: rate(ours, "harvest_seconds", key="m", hook=HOOK, n_tokens=2 * n, precision="float32"),
         "sae-lens, float32": lambda: rate(peers, "store_seconds", key="False", n_batches=2),
         "sae-lens, autocast": lambda: rate(peers, "store_seconds", key="True", n_batches=2),

@@ -20,12 +20,20 @@ __version__ = "0.1.0"
 _ROOMS = {
     "errors": ("CourseError",),
     "organism": ("World", "Document", "load_tokenizer"),
-    "concepts": ("Labels", "word_list_labels"),
+    "concepts": ("Labels", "word_list_labels", "word_labels", "domain_of"),
     "lab": ("open_lab", "Lab", "Batch", "token_losses"),
     "lessons": ("lesson",),
     "activations": ("harvest", "Activations"),
-    "dictionaries": ("train_sae", "save_sae", "load_sae", "evaluate", "Run", "Evaluation"),
-    "features": ("concept_scores", "latent_values", "top_examples"),
+    "dictionaries": (
+        "train_sae", "train_at_l0", "ready_sae", "save_sae", "load_sae", "published_saes", "preprocessing_check",
+        "evaluate", "Run", "Evaluation",
+    ),
+    "features": (
+        "concept_tables", "domain_table", "shuffled_table", "sae_latents", "score_units", "best_units",
+        "score_detectors", "mean_f1", "concept_f1", "f1_difference", "mean_differences", "linear_probes",
+        "random_directions", "rotated", "polysemanticity", "concept_scores", "latent_values", "top_examples",
+        "quantile_examples", "logit_effects", "density", "neighbours", "cofiring",
+    ),
     "interventions": ("splice", "ablate", "steer", "generate"),
     "widgets": ("explore",),
     "exercises": ("exercise", "hint", "reveal", "predict", "recall", "ExerciseError"),

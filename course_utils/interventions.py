@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from course_utils.dictionaries.reading import decode
 from course_utils.errors import CourseError, one_of
 from course_utils.lab import Lab
 
@@ -68,10 +69,8 @@ def splice(lab: Lab, sae: Any, error_term: bool = False) -> Iterator[None]:
 
     def replace(activation: Tensor) -> Tensor:
         x = _to_sae(activation, sae)
-        reconstruction = sae.decode(sae.encode(x))
-        if error_term:
-            reconstruction = reconstruction + (x - reconstruction)
-        return _after_bos(activation, reconstruction)
+        new = decode(sae, sae.encode(x), x)
+        return _after_bos(activation, new + (x - new) if error_term else new)
 
     with lab.hooked((_site(lab, sae), replace)):
         yield
@@ -132,7 +131,8 @@ def ablate(
         ablated = f.clone()
         ablated[..., chosen] = substitute(f)
         # As a difference of two decodings the error term is exact: an inactive latent changes no bit of x.
-        new = x + (sae.decode(ablated) - sae.decode(f)) if error_term else sae.decode(ablated)
+        changed = decode(sae, ablated, x)
+        new = x + (changed - decode(sae, f, x)) if error_term else changed
         return _after_bos(activation, new)
 
     with lab.hooked((_site(lab, sae), replace)):

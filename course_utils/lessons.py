@@ -18,6 +18,11 @@ from course_utils.paths import checked
 SMALL = 20_000_000  # weights up to which a model counts as small: seconds instead of minutes on a CPU
 
 
+def size_of(lab: Lab) -> str:
+    """Return how much a model is asked for: ``small``, or ``large`` on a CPU and ``gpu`` elsewhere."""
+    return "small" if lab.n_params <= SMALL else "large" if lab.device.type == "cpu" else "gpu"
+
+
 def lesson(notebook: str, lab: Lab) -> SimpleNamespace:
     """Return what a notebook needs for the opened model: its sizes, and what it looks for.
 
@@ -41,9 +46,8 @@ def lesson(notebook: str, lab: Lab) -> SimpleNamespace:
     lessons = yaml.safe_load(checked("lessons.yaml").read_text(encoding="utf-8"))
     if notebook not in lessons:
         raise one_of("notebook", notebook, lessons)
-    size = "small" if lab.n_params <= SMALL else "large" if lab.device.type == "cpu" else "gpu"
     kind = "world" if lab.world is not None else "words"
-    chosen = {key: of[size if key == "size" else kind] for key, of in lessons[notebook].items()}
+    chosen = {key: of[size_of(lab) if key == "size" else kind] for key, of in lessons[notebook].items()}
     return SimpleNamespace(**chosen.pop("size", {}), **chosen)
 
 

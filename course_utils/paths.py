@@ -28,6 +28,29 @@ def build_dir() -> Path:
     return folder
 
 
+def cache_dir() -> Path:
+    """Return the folder for what is made or fetched once and kept: ``$COURSE_CACHE``, else in the user's cache.
+
+    Returns
+    -------
+    Path
+        Made if it was missing.
+
+    Raises
+    ------
+    CourseError
+        If it cannot be made.
+    """
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(os.environ.get("COURSE_CACHE") or Path(home) / "under-the-hood").expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CourseError(f"{str(folder)!r} cannot be made ({error.strerror}); set COURSE_CACHE to a folder that you "
+                          "may write to.") from error
+    return folder
+
+
 def sha256(path: Path) -> str:
     """Return a file's SHA-256 as 64 hexadecimal digits."""
     with path.open("rb") as handle:
@@ -65,3 +88,12 @@ def checked(name: str) -> Path:
         raise CourseError(f"data/{name} differs from its checksum in data/SHA256SUMS (cut short or edited?); "
                           "restore it with 'git checkout data', or run 'course organism sums' if you meant it.")
     return path
+
+
+def write_sums() -> int:
+    """Write ``data/SHA256SUMS`` anew; return how many files it lists."""
+    files = sorted(p for p in DATA.rglob("*") if p.is_file() and p.name != "SHA256SUMS" and not p.name.startswith("."))
+    lines = [f"{sha256(p)}  {p.relative_to(DATA).as_posix()}" for p in files]
+    (DATA / "SHA256SUMS").write_text("\n".join(lines) + "\n")
+    expected_sums.cache_clear()
+    return len(lines)

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import socket
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,3 +91,35 @@ def no_network(monkeypatch) -> list:
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     return tried
+
+
+@pytest.fixture
+def on_hub(tmp_path) -> Callable[[str], dict]:
+    """Run code in a process whose hub is the loopback one, filled; what it puts into ``found`` comes back.
+
+    A process of its own, because the hub's client reads HF_ENDPOINT when it is imported. The code sees ``hub`` and
+    ``Fault``; afterwards downloads lie below ``tmp_path / "hf"``, for another process with the same cache.
+    """
+    start = """
+        import json, os
+        from hub_contents import *
+        from loopback_hub import Fault, running
+
+        found = {}
+        with running() as hub:
+            os.environ["HF_ENDPOINT"] = hub.url
+            fill(hub)
+        """
+    end = "print(); print(json.dumps(found, default=float))"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "COURSE_"))}
+    env = kept | {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_PROGRESS_BARS": "1", "OMP_NUM_THREADS": "1",
+                  "COURSE_BUILD": str(tmp_path / "build"), "COURSE_CACHE": str(tmp_path / "course")}
+
+    def run(code: str) -> dict:
+        inside = textwrap.indent(textwrap.dedent(code), "    ")  # of the with statement
+        done = subprocess.run([sys.executable, "-c", "\n".join([textwrap.dedent(start), inside, end])], env=env,
+                              cwd=Path(__file__).parent, capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return json.loads(done.stdout.splitlines()[-1]) | {"output": done.stdout, "errors": done.stderr}
+
+    return run

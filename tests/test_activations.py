@@ -220,8 +220,9 @@ def test_no_permission_to_write(small_lab, tmp_path, monkeypatch):
 
 def test_labels_stand_beside_the_right_tokens(stories_lab):
     acts = harvest(stories_lab, "hook_embed", 3000, labels=True)
-    words = {stories_lab.token_strings[i].strip() for i in acts.tokens[acts.labels.mask("word_list:animals")].tolist()}
-    assert words & {"cat", "dog", "bird", "fish", "b", "bear", "bun"}
+    labelled = acts.tokens[acts.labels.mask("word_list:animals")].tolist()  # this tokenizer cuts " dog" into " do", "g"
+    words = set("".join(stories_lab.token_strings[i] for i in labelled).lower().split())
+    assert {"cat", "fish"} <= words
     assert not acts.labels.mask("word_list:animals")[acts.is_bos.numpy()].any()
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -5,6 +5,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -77,3 +78,14 @@ def test_the_table_is_made_from_the_files_alone(load, tmp_path, monkeypatch, cap
     assert "| topk, d = 8, width 64, float32 | 30 | **3.0×** (3.0–3.0) |  |  |  | 0.800 / 0.800 |" in text
     assert "topk, bfloat16 50%" in text
     assert json.loads((harness.BUILD / "harvest.json").read_text())["machine"]["threads"] == 2
+
+
+def test_scores_are_the_same_on_both_sides(load, monkeypatch):
+    load("harness")
+    scores = load("scores")
+    monkeypatch.setattr(scores, "TOKENS", 2000)
+    monkeypatch.setattr(scores, "FULL", (3, 10))
+    for kind in ("dense", "sparse"):
+        rows, found = scores.measure(kind, SimpleNamespace(units=2, concepts=10, rounds=1, threads=1))
+        assert rows[0]["quality"]["of F1"] < 1e-6 and len(found["full"]) == 1
+        assert rows[1]["peer"] == pytest.approx(rows[0]["peer"] * 30 / 20)

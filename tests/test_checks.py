@@ -55,6 +55,13 @@ t, a = torch.tensor, np.array
     (1, True, "answer is a number (int) (1), expected True or False"),
     (True, 1.0, "answer is True or False (True), expected a number (float)"),
     (t([1.0]), 1.0, "answer is a tensor, expected a number (float)"),
+    (1.5, t(2.5), "answer: expected 2.5, given 1.5"),
+    (float("nan"), t(2.5), "answer holds 1 NaN among 1 values"),
+    (2.0, t(2), "answer is a number (float) (2.0), expected a number (int64)"),
+    (1, t(True), "answer is a number (int) (1), expected True or False"),
+    (None, t(1.0), "answer is None, expected a tensor: is a 'return' missing?"),
+    (1.0, t([1.0]), "answer is a number (float), expected a tensor"),
+    ("1.0", t(1.0), "answer is a string, expected a tensor"),
     ("no", "yes", "answer: expected 'yes', given 'no'"),
     (1, "yes", "answer is a number (int), expected a string"),
     ([1, 2], [1], "answer has 2 items, expected 1"),
@@ -73,8 +80,10 @@ def test_every_difference_has_its_sentence(got, want, said):
 
 @pytest.mark.parametrize(("got", "want"), [
     (t([1.0, float("nan")]), t([1.00001, float("nan")])), (t(2.0), 2.0), (np.float32(2), 2.0), (2, 2.0),
-    (np.int64(2), 2), (t(2), 2), (t(True), True), (np.bool_(True), True), ([1, 2], (1, 2)), (Pair(1, 2), Pair(1, 2)),
-    ("a", "a"), (None, None), ({"b": 1, "a": t([1.0])}, {"a": t([1.0]), "b": 1}),
+    (np.int64(2), 2), (t(2), 2), (t(True), True), (np.bool_(True), True), (2.0, t(2.0)), (2, t(2.0)), (2, t(2)),
+    (np.float64(2), t(2.0)), (2.0, a(2.0)), (True, t(True)), (1.0, t(1.0).half()),  # tensors without axes
+    ([1, 2], (1, 2)), (Pair(1, 2), Pair(1, 2)), ("a", "a"), (None, None),
+    ({"b": 1, "a": t([1.0])}, {"a": t([1.0]), "b": 1}),
     (t([1.0], requires_grad=True), t([1.0])),
     (t([1.0]).bfloat16(), t([1.0]).bfloat16()), (torch.eye(2).to_sparse(), torch.eye(2)), ({1, 2}, {2, 1}),
     (torch.nn.Parameter(t([1.0])), t([1.0])), (torch.zeros(0, 3), torch.zeros(0, 3)), (print, print), (1 + 2j, 1 + 2j),
@@ -183,7 +192,9 @@ ENDLESS = [eats_exceptions, eats_everything, turns_it_into_a_value, turns_it_int
 @pytest.mark.parametrize(("where", "endless"), [
     *(("main thread", answer) for answer in ENDLESS),
     *(("other thread", answer) for answer in ENDLESS if answer is not eats_everything)])  # Python cannot stop that one
-def test_an_endless_loop_is_stopped_wherever_it_runs(ex, endless, where):
+def test_an_endless_loop_is_stopped_wherever_it_runs(ex, endless, where, monkeypatch):
+    # An alarm may ring while garbage is collected: harmless, but it would interrupt the hook of pytest as well.
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
     check.trials(ex)
     begun, said = time.monotonic(), []
     work = lambda: said.append(told(ex, endless, limit=0.3))  # noqa: E731

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
 
-from course_utils.concepts import Labels, word_list_labels, word_lists
+from course_utils.concepts import Labels, domain_of, word_labels, word_list_labels, word_lists
+from course_utils.concepts.labels import _taxonomy
 from course_utils.errors import CourseError
+from course_utils.organism import World
 
 DOCUMENTS = [
     {"topic": ["sea", "sea", "sea"], "entity": [None, "animal:crab", None], "digit": [None, None, 7]},
@@ -55,7 +60,8 @@ def test_unknown_concepts_name_the_nearest(concept):
 
 def test_word_lists_are_sound():
     lists = word_lists()
-    assert len(set(lists.values())) >= 16 and len(lists) > 600
+    sizes = Counter(lists.values())
+    assert len(sizes) >= 60 and len(lists) > 2000 and min(sizes.values()) >= 13
     assert lists["tiger"] == "animals" and lists["monday"] == "days"
 
 
@@ -85,3 +91,80 @@ def test_words_are_found_across_tokens(which, request):
 def test_a_word_does_not_reach_across_documents(small_lab):
     tokens = small_lab.encode("do")[0], small_lab.encode("g")[0]
     assert not word_list_labels(small_lab, torch.cat(tokens)).mask("word_list:animals").any()
+
+
+# --- many concepts at a time ----------------------------------------------------------------------------------------
+
+
+def test_a_kind_is_any_of_its_values():
+    labels = Labels.from_documents(DOCUMENTS)
+    assert labels.mask("entity:animal").tolist() == [False, True, False, True, True]
+
+
+def test_a_matrix_holds_the_masks_in_one_order_whatever_came_first():
+    labels, turned = Labels.from_documents(DOCUMENTS), Labels.from_documents(DOCUMENTS[::-1])
+    found = labels.matrix()
+    assert found.names == turned.matrix().names == (
+        "topic:sea", "topic:war", "entity:animal:crab", "entity:animal:tiger", "digit:0", "digit:7")
+    for name, column in zip(found.names, found.on.T, strict=True):
+        assert column.tolist() == labels.mask(name).tolist()
+    assert labels.matrix(min_count=2).names == ("topic:sea", "topic:war", "entity:animal:crab")
+    assert labels.matrix(columns=["digit"]).names == ("digit:0", "digit:7")
+    chosen = labels.matrix(["topic:war", "entity:animal"])
+    assert chosen.names == ("topic:war", "entity:animal") and chosen.on.sum(0).tolist() == [2, 3]
+    with pytest.raises(CourseError, match="column='topics' is not known; nearest: 'topic'"):
+        labels.matrix(columns=["topics"])
+    with pytest.raises(CourseError, match="no concept stands on min_count=9"):
+        labels.matrix(min_count=9)
+
+
+def test_form_is_not_a_concept_unless_asked_for():
+    labels = Labels.from_documents([{"topic": ["sea"], "template": ["a.1"], "sentence_pos": [0], "frequency": [2]}])
+    assert labels.matrix().names == ("topic:sea",) and labels.matrix(columns=["template"]).names == ("template:a.1",)
+
+
+def test_labels_side_by_side():
+    labels = Labels.from_documents(DOCUMENTS)
+    other = Labels.from_documents([{"half": ["left"] * 2 + ["right"] * 3}])
+    assert (labels | other).matrix(["half:left", "topic:sea"]).on.sum(0).tolist() == [2, 3]
+    with pytest.raises(CourseError, match="for 5 and for 2 tokens"):
+        labels | other[:2]
+
+
+def test_the_taxonomy_names_what_exists():
+    world = World.load()
+    known = {*world.topics, *world.lists, *word_lists().values()}
+    assert set(_taxonomy()) <= known and len(set(_taxonomy().values())) >= 15
+    assert domain_of("topic:fruit") != domain_of("topic:pets") == domain_of("entity:animal:tiger")
+    assert domain_of("attribute:food:deer") is domain_of("topic:opinions") is None
+    assert sum(domain_of(f"topic:{name}") is not None for name in world.topics) >= 0.9 * len(world.topics)
+
+
+def test_domains_join_what_belongs_together():
+    labels = Labels.from_documents([{"topic": ["pets", "birds", "fruit", "opinions"],
+                                     "entity": [None, "bird:owl", "planet:mars", None]}])
+    found = labels.domains()
+    assert found.names == ("animals", "plants_and_food")
+    assert found.on.tolist() == [[True, False], [True, False], [False, True], [False, False]]
+    assert labels.domains(["entity"]).names == ("animals", "space")
+    with pytest.raises(CourseError, match="no concept of a domain"):
+        labels[3:].domains()
+
+
+def test_words_are_concepts_too(small_lab):
+    tokens = small_lab.encode("the dog saw the cat")[0]
+    labels = word_labels(small_lab, tokens)
+    texts = [small_lab.token_strings[i] for i in tokens.tolist()]
+    for text in set(texts[1:]):
+        assert labels.mask(f"word:{text}").tolist() == [other == text for other in texts]
+    assert labels.columns["word"][0] == -1  # BOS says nothing
+    assert labels.matrix(columns=["word"]).on.sum(1).tolist() == [0] + [1] * (len(tokens) - 1)
+
+
+def test_fifty_thousand_tokens_take_less_than_a_second(stories_lab):
+    tokens = torch.cat([batch.tokens[batch.mask] for batch in stories_lab.batches(50_000)])
+    stories_lab.token_strings, word_lists()  # noqa: B018  (made once a model)
+    begun = time.process_time()
+    labels = word_list_labels(stories_lab, tokens)
+    assert time.process_time() - begun < 1
+    assert len(labels) == len(tokens) and len(labels.matrix(min_count=20).names) >= 30

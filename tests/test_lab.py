@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from course_utils.errors import CourseError
-from course_utils.lab import machine, models, open_lab, text, token_losses
+from course_utils.lab import machine, models, open_lab, stream, text, token_losses
 from course_utils.paths import DATA
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -282,7 +282,7 @@ def test_hub_out_of_reach_is_said_within_seconds(monkeypatch, tmp_path):
     with pytest.raises(CourseError, match="model='gpt2' needs the hub.*model='organism' or a local directory"):
         open_lab("gpt2")
     with pytest.raises(CourseError, match="text='hub:someone/something' needs the hub"):
-        next(text.stream_documents("someone/something"))
+        next(stream.stream_documents("someone/something"))
 
 
 def test_a_hub_model_in_the_cache_needs_no_network(monkeypatch, tiny_gpt2, tmp_path, no_network):

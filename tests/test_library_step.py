@@ -1,5 +1,10 @@
 """The families that notebook 03 writes by hand, from its exercises' answers, against sae-lens' own training step."""
 
+import ast
+import inspect
+from pathlib import Path
+
+import nbformat
 import pytest
 import torch
 from torch.nn.functional import normalize
@@ -111,3 +116,27 @@ def test_what_does_not_fit_is_named():
         library_step("topk", w | {"b_enc": w["b_enc"][1:]}, x, k=K)
     with pytest.raises(CourseError, match="kind='topck'"):
         library_step("topck", w, x, k=K)
+
+
+BY_HAND = {"L1": ("03.1",), "TopK": ("03.6", "counted"), "BatchTopK": ("03.6", "batch_top_k", "counted"),
+           "JumpReLU": ("03.7", "Step", "jumprelu"), "Gated": ("03.8", "gated")}
+
+
+@pytest.mark.parametrize("family", BY_HAND)
+def test_a_family_takes_at_most_fifteen_lines_by_hand(family):
+    path, = (Path(__file__).parents[1] / "notebooks").glob("03_*.ipynb")
+    cells = (cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
+    defined = {node.name: node for source in cells for node in ast.parse(source).body
+               if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    answers = {part: ast.parse(inspect.getsource(find(part).answer)).body[0]
+               for part in BY_HAND[family] if part[0].isdigit()}
+    assert sum(map(lines, (({**defined, **answers})[part] for part in BY_HAND[family]))) <= 15
+
+
+def lines(tree):
+    """Count a definition's lines of code, without docstrings and decorators."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            node.decorator_list = []
+            node.body = node.body[ast.get_docstring(node) is not None:]
+    return len([line for line in ast.unparse(tree).splitlines() if line.strip()])

@@ -165,3 +165,16 @@ def test_the_live_figure_is_one_picture_of_the_last_state_seldom_redrawn(noteboo
     assert picture.data["image/png"] and picture.metadata["image/png"]["alt"] == "loss: from 1 to 0.00667."
     redraws, seconds = map(float, notebook.cells[2].outputs[0].text.split())
     assert 2 <= redraws <= 2 * seconds + 2
+
+
+def test_curves_of_runs_that_went_wrong_stay_readable():
+    rows = [{"step": s, "loss": 1000.0 / s**2, "heldout_explained_variance": 0.9 - 30 * (s < 3)} for s in range(1, 9)]
+    loss, kept = training_curves(rows, keys=("loss", "heldout_explained_variance"))
+    assert loss.get_yscale() == "log" and kept.get_ylim()[0] == -1 and "cut" in kept.get_title()
+    assert "from -29.1 to 0.9" in alt_text(kept.figure)
+
+
+def test_a_null_in_one_place_can_be_seen():
+    ax = null_distributions({"alike": [0.0, 1e-9]}, Estimate(1.0, 0.9, 1.1, 9))
+    edges = ax.patches[-1].get_data().edges
+    assert edges[-1] - edges[0] == pytest.approx(0.011)

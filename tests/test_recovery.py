@@ -10,8 +10,9 @@ from sklearn.metrics import f1_score
 from torch.nn.functional import normalize
 
 from course_utils.errors import CourseError
+from course_utils.evidence import Estimate
 from course_utils.plots import alt_text
-from course_utils.plots.recovery import parts
+from course_utils.plots.recovery import parts, seed_curves
 from course_utils.recovery import (
     KINDS,
     Truth,
@@ -181,3 +182,15 @@ def test_parts_are_drawn_to_scale_and_told_in_the_alternative_text():
     assert alt_text(ax.figure) == "Parts. one: feature 50%, other 20%, dead 30%; two: feature 100%."
     with pytest.raises(CourseError, match="a column a name"):
         parts([[0.5, 0.5]], ["one"], ["feature", "other", "dead"])
+
+
+def test_every_seed_is_a_line_and_the_means_lie_over_them():
+    runs = torch.tensor([[0.0, 0.5, 1.0], [0.2, 0.7, 0.6]])
+    means = [Estimate(0.1, 0.0, 0.2, n=2), Estimate(0.6, 0.5, 0.7, n=2), Estimate(0.8, 0.5, 1.0, n=2)]
+    ax = seed_curves([1, 3, 5], runs, means, title="TopK", xlabel="on", ylabel="found")
+    drawn = [line.get_ydata().tolist() for line in ax.lines]
+    assert np.allclose(drawn[:2], runs) and np.allclose(drawn[2], [0.1, 0.6, 0.8])
+    assert np.allclose([bar[:, 1] for bar in ax.collections[0].get_segments()], [[0, 0.2], [0.5, 0.7], [0.5, 1.0]])
+    assert alt_text(ax.figure).startswith("TopK, found against on: 1: 0.10 [0.00, 0.20]; 3: ")
+    with pytest.raises(CourseError, match="a column a point"):
+        seed_curves([1, 3], runs, means[:2])

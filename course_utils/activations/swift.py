@@ -6,8 +6,8 @@ none of that. Here the same weights run through the model's plain Hugging Face c
 1. Products run in bfloat16, by autocast; the residual stream and the layer norms stay in float32. On GPT-2 small this
    moves an activation by .9 % of its distance from the mean.
 2. Attention is one kernel instead of eight.
-3. On a CPU the weights are laid out once as the processor's bfloat16 units read them, and bias and GELU are added in the
-   same kernel (oneDNN, which torch.compile also calls): a fifth less time in all. It is GELU itself, not the
+3. On a CPU the weights are laid out once as the processor's bfloat16 units read them, and bias and GELU are added in
+   the same kernel (oneDNN, which torch.compile also calls): a fifth less time in all. It is GELU itself, not the
    approximation by tanh that GPT-2 uses, which takes longer; they differ by .0003 of an activation's distance.
 4. `Swift.of` compares a few tokens with the bridge before anything is harvested, and returns None where they differ.
 """
@@ -56,11 +56,12 @@ class Swift:
                        if isinstance(m, torch.nn.ModuleList) and len(m) == lab.n_layers), None)
         if blocks is None:
             return None
+        del blocks[int(found[1]) + 1:]
         there = {name.replace("._original_component", ""): t for name, t in _tensors(lab.model.original_model)}
         if lab.device.type == "cpu" and torch.backends.mkldnn.is_available():
             _pack(model, there)
         weights = {name: there[name] for name, _ in _tensors(model) if name in there}
-        swift = cls(model, weights, blocks[int(found[1])], found[2] == "post")
+        swift = cls(model, weights, blocks[-1], found[2] == "post")
         return swift if swift._agrees(lab, hook) else None
 
     def _agrees(self, lab: Lab, hook: str) -> bool:

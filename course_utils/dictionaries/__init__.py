@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -24,14 +23,19 @@ from torch import Tensor
 
 import course_utils
 from course_utils.activations import Activations
-from course_utils.dictionaries import checkpoints, steps, training
+from course_utils.dictionaries import checkpoints, choice, published, reading, shelf, steps, training
 from course_utils.dictionaries.evaluation import Evaluation, evaluate
+from course_utils.dictionaries.matching import Matched, Trial, train_at_l0
+from course_utils.dictionaries.preprocessing import Preprocessing, preprocessing_check
+from course_utils.dictionaries.published import published_saes
+from course_utils.dictionaries.ready import ready_sae
 from course_utils.dictionaries.recipes import Recipe, as_activations, check_kind, passes, source
+from course_utils.dictionaries.shelf import saes, save_sae
 from course_utils.errors import CourseError, one_of
 from course_utils.lab.machine import pick_device
-from course_utils.paths import DATA
 
-__all__ = ["Evaluation", "Run", "evaluate", "families", "load_sae", "save_sae", "train_sae"]
+__all__ = ["Evaluation", "Matched", "Preprocessing", "Run", "Trial", "evaluate", "families", "load_sae",
+           "preprocessing_check", "published_saes", "ready_sae", "saes", "save_sae", "train_at_l0", "train_sae"]
 
 
 class Run(NamedTuple):
@@ -40,7 +44,8 @@ class Run(NamedTuple):
     sae: Any
     """The library's inference SAE for raw activations; decoder rows of length 1 (nearly, in matching_pursuit)."""
     log: training.Rows
-    """Rows of step, samples, loss, mse (the last two in scaled units), l0, explained_variance, dead (a fraction)."""
+    """Rows of step, samples, loss, mse (the last two in scaled units), l0, explained_variance, dead (a fraction); with
+    ``heldout``, also heldout_l0 and heldout_explained_variance."""
     seconds: float
     """Wall-clock time of the training, all resumed parts together."""
 
@@ -85,7 +90,7 @@ def _parts(recipe: Recipe, mean: Float[Tensor, " d"], device: torch.device) -> t
         value, warm_up = c if isinstance(c, tuple) else (c, 0)
         coefficients[name] = CoefficientScheduler(warm_up, value)
     rates = training.rates(get_lr_scheduler, recipe, len(mean))
-    gradients = steps.choose(recipe.step, recipe.kind, sae.train(), TrainStepInput, recipe.aux_rows)
+    gradients = choice.choose(recipe.step, recipe.kind, sae.train(), TrainStepInput, recipe.aux_rows)
     return training.Parts(sae, gradients, rates, coefficients)
 
 
@@ -108,7 +113,8 @@ def train_sae(
     kind: str = "batchtopk", n_samples: int | None = None, batch_size: int = 1024, lr: int | float | None = None,
     l1: int | float | None = None, seed: int = 0, checkpoint: str | os.PathLike | None = None,
     checkpoint_every: int = 200, log_every: int = 50, on_log: Callable[[training.Rows], object] | None = None,
-    device: str = "auto", aux_rows: int | None = 256, step: str = "auto", **options: Any,
+    device: str = "auto", aux_rows: int | None = 256, step: str = "auto", scaled: bool = True, centred: bool = True,
+    heldout: Activations | Float[Tensor, "m d_model"] | None = None, **options: Any,
 ) -> Run:
     """Train an SAE on activations.
 
@@ -142,9 +148,13 @@ def train_sae(
     aux_rows
         Rows of a batch that revive dead latents (AuxK, in the topk families); None: all, which costs far more.
     step
-        ``"library"`` (sae-lens' own step), or ours for standard, topk and batchtopk on a CPU, the same losses and
-        gradients in closed form: ``"float32"``, or ``"bfloat16"``, which rounds the products with all latents.
+        ``"library"`` (sae-lens' own step), or ours for standard, gated, jumprelu, topk and batchtopk on a CPU, the same
+        losses and gradients in closed form: ``"float32"``, or ``"bfloat16"``, which rounds products with all latents.
         ``"auto"``: ours where it serves, in bfloat16 where the processor has that.
+    scaled, centred
+        Scale activations to a mean length of sqrt(d_model) while training; start ``b_dec`` at their mean.
+    heldout
+        Activations that the log measures as well (BOS left out), without training on them.
     **options
         Other fields of the library's training config, e.g. ``aux_loss_coefficient=0.1``.
 
@@ -161,15 +171,17 @@ def train_sae(
     check_kind(kind, families())
     acts = as_activations(acts)
     n_samples = passes(acts, n_samples, batch_size)
-    recipe = Recipe(kind, width, k, lr, l1, n_samples, batch_size, seed, aux_rows, options, step)
+    recipe = Recipe(kind, width, k, lr, l1, n_samples, batch_size, seed, aux_rows, options, step, scaled, centred)
     folder = None if checkpoint is None else checkpoints.prepare(checkpoint)
     head, batches = source(acts, batch_size, seed)
     first = torch.cat(head).double()
-    scale = float(first.shape[1] ** 0.5 / first.norm(dim=1).mean())
+    scale = float(first.shape[1] ** 0.5 / first.norm(dim=1).mean()) if scaled else 1.0
+    start = (first.mean(0) * scale * centred).float()
+    held = None if heldout is None else (a := as_activations(heldout)).x[a.usable]
     where = pick_device(device)
     if (device, where.type) == ("auto", "mps"):  # BatchTopK's threshold is a float64, which mps does not have
         where = torch.device("cpu")
-    trainer = training.Trainer(recipe, _parts(recipe, (first.mean(0) * scale).float(), where), scale)
+    trainer = training.Trainer(recipe, _parts(recipe, start, where), scale, held)
     marks = {"d_model": first.shape[1], "mean_norm_of_activations": float(f"{first.norm(dim=1).mean():.6g}")}
     log, seconds = training.run(trainer, batches, recipe.settings(**marks), folder, checkpoint_every, log_every, on_log)
     trainer.sae.fold_activation_norm_scaling_factor(scale)
@@ -181,60 +193,46 @@ def train_sae(
     return Run(_inference(trainer.sae), log, seconds)
 
 
-def save_sae(sae: Any, directory: str | os.PathLike) -> Path:
-    """Write an SAE as sae-lens does, for `load_sae` and ``SAE.load_from_disk``.
-
-    Parameters
-    ----------
-    sae
-        The library's SAE, in inference or training form.
-    directory
-        Gets ``cfg.json`` and ``sae_weights.safetensors``; those that are there are replaced, each at once.
-
-    Raises
-    ------
-    CourseError
-        If it cannot be written.
-    """
-    folder = Path(directory)
-    temporary = folder / f".writing-{os.getpid()}"
-    try:
-        temporary.mkdir(parents=True, exist_ok=True)
-        getattr(sae, "save_inference_model", sae.save_model)(temporary)
-        for name in ("sae_weights.safetensors", "cfg.json"):
-            os.replace(temporary / name, folder / name)
-        temporary.rmdir()
-    except OSError as error:
-        raise CourseError(f"directory={str(directory)!r} cannot be written ({error.strerror}); "
-                          "give a folder that you may write to.") from error
-    return folder
-
-
-def load_sae(name: str | os.PathLike, device: str = "cpu") -> Any:
-    """Read an SAE that was saved by `save_sae` or by sae-lens, or a ready one of the course by its name.
+def load_sae(name: str | os.PathLike, device: str = "cpu", fold: bool = True) -> Any:
+    """Read an SAE: one saved by `save_sae` or by sae-lens, a ready one of the course, or a published one.
 
     Parameters
     ----------
     name
-        A folder with ``cfg.json`` and ``sae_weights.safetensors``, or a folder's name below ``data/saes``.
+        A folder with ``cfg.json`` and ``sae_weights.safetensors``, a folder's name below ``data/saes``, or
+        ``"<release>/<id>"`` from sae-lens' list, e.g. ``"gpt2-small-res-jb/blocks.6.hook_resid_pre"``.
     device
         Where to put it.
+    fold
+        Let an SAE that was trained on centred activations take those of the lab (`reading`); False leaves its weights
+        as they were published.
 
     Raises
     ------
     CourseError
-        If there is none, or its files are cut short.
+        If there is none, its files are cut short, a shipped one differs from its checksum, or the hub is needed and
+        out of reach.
     """
     from sae_lens import SAE
     from safetensors import SafetensorError
 
-    folder = next((p for p in (Path(name), DATA / "saes" / name) if (p / "cfg.json").is_file()), None)
-    if folder is None:
-        ready = sorted(p.parent.name for p in (DATA / "saes").glob("*/cfg.json"))
-        raise CourseError(f"name={str(name)!r} is no folder with a saved SAE (cfg.json, sae_weights.safetensors); "
-                          f"ready ones: {', '.join(ready) or 'none'}.")
+    folder = shelf.find(name)
     try:
-        return SAE.load_from_disk(folder, device=device).eval().requires_grad_(False)
+        if folder is None:
+            sae = published.load(SAE, releases(), str(name), device)
+        else:
+            with published.quiet():
+                sae = SAE.load_from_disk(folder, device=device)
+    except CourseError:
+        raise
     except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
         raise CourseError(f"name={str(name)!r} holds an SAE that is damaged or cut short "
                           f"({type(error).__name__}); save or download it again.") from error
+    return reading.opened(sae, fold)
+
+
+def releases() -> dict[str, Any]:
+    """Return sae-lens' list of published SAEs: release → repository, model, and the folder of each SAE by its id."""
+    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+    return get_pretrained_saes_directory()

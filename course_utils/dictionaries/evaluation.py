@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from course_utils.dictionaries.reading import decode, reads_centred, warn_of_preprocessing
 from course_utils.errors import CourseError
 from course_utils.evidence.estimates import Estimate, bootstrap, bootstrap_sums, group_index, group_sums, resampled
 from course_utils.lab import Lab, token_losses
@@ -36,7 +37,8 @@ class Evaluation(NamedTuple):
     l0: Estimate
     """Active latents a token."""
     explained_variance: Estimate
-    """1 − Σ|residual|² / Σ|deviation from the mean|² without BOS."""
+    """1 − Σ|residual|² / Σ|deviation from the mean|² without BOS. For an SAE that reads centred activations (`reading`)
+    both sums leave out each activation's mean over d_model, which it is handed and the model ignores."""
     explained_variance_with_bos: Estimate
     """The same with BOS, whose norm usually rules both sums: shown because reports differ in it."""
     ce_clean: Estimate
@@ -109,7 +111,8 @@ def evaluate(
     ----------
     Recovered loss: Bricken et al. 2023, "Towards Monosemanticity".
     """
-    hook = _site(lab, sae, hook)
+    hook = hook_of(lab, sae, hook)
+    warn_of_preprocessing(sae)
     mean = _training_mean(lab, sae, hook, min(n_tokens, MEAN_TOKENS))
     parts = []
     # At GPT-2's vocabulary 2,048 rows of logits are 400 MB, and two such tensors are held.
@@ -123,14 +126,15 @@ def evaluate(
     return _summary(rows, hook, n_boot, seed)
 
 
-def _site(lab: Lab, sae: Any, hook: str | None) -> str:
+def hook_of(lab: Lab, sae: Any, hook: str | None) -> str:
+    """Return where an SAE belongs: the hook given, or the one that its metadata names."""
     hook = hook or getattr(sae.cfg.metadata, "hook_name", None)
     if not hook:
         raise CourseError("hook=None, and sae.cfg.metadata.hook_name says nothing; give the hook it was trained on.")
     return lab.check_hook(hook)
 
 
-def _flat(x: Float[Tensor, "batch pos *rest"], sae: Any) -> Float[Tensor, "batch pos d"]:
+def laid_flat(x: Float[Tensor, "batch pos *rest"], sae: Any) -> Float[Tensor, "batch pos d"]:
     """Lay heads side by side, and bring activations to the SAE's place and type."""
     x = x.flatten(2).to(sae.W_dec.device, sae.W_dec.dtype)
     if x.shape[-1] != sae.cfg.d_in:
@@ -142,7 +146,7 @@ def _flat(x: Float[Tensor, "batch pos *rest"], sae: Any) -> Float[Tensor, "batch
 def _training_mean(lab: Lab, sae: Any, hook: str, n_tokens: int) -> Float[Tensor, " d"]:
     total, n = torch.zeros(sae.cfg.d_in, dtype=torch.float64), 0
     for batch in lab.batches(n_tokens, "train"):
-        x = _flat(lab.capture(batch.tokens, hook), sae)
+        x = laid_flat(lab.capture(batch.tokens, hook), sae)
         keep = _after_bos(batch.mask).to(x.device)
         total, n = total + x[keep].sum(0).cpu().double(), n + int(keep.sum())
     return (total / max(n, 1)).to(sae.W_dec)
@@ -159,9 +163,9 @@ def _measure(lab: Lab, sae: Any, hook: str, batch: Batch, mean: Float[Tensor, " 
     """Run one batch five times: clean, splice check, spliced, zero, mean."""
     seen: list[Tensor] = []
     clean = lab.run(batch.tokens, hooks=[(hook, lambda a: seen.append(a.clone()))])
-    x = _flat(seen[-1], sae)
+    x = laid_flat(seen[-1], sae)
     latents = sae.encode(x)
-    reconstruction = sae.decode(latents)
+    reconstruction = decode(sae, latents, x)
 
     def logits(new: Tensor) -> Tensor:
         def put(activation: Tensor) -> Tensor:
@@ -177,9 +181,12 @@ def _measure(lab: Lab, sae: Any, hook: str, batch: Batch, mean: Float[Tensor, " 
     change = (logits(reconstruction + (x - reconstruction)) - clean).abs().amax(-1) * batch.mask
     losses = [loss(clean), *(loss(logits(new)) for new in (reconstruction, torch.zeros_like(mean), mean))]
     mask, keep = batch.mask.to(x.device), _after_bos(batch.mask).to(x.device)
+    deviation = x - mean
+    if reads_centred(sae):  # it was handed the mean over d_model, and must gain nothing by it
+        deviation = deviation - deviation.mean(-1, keepdim=True)
     fired = (latents != 0) & keep[..., None]
     return _Rows(_numpy(batch.doc, int), _numpy(keep.sum(1), int), np.stack(losses, 1), _numpy(change.amax(1)),
-                 _squares(x - mean, x - reconstruction, keep), _squares(x - mean, x - reconstruction, mask),
+                 *(_squares(deviation, x - reconstruction, where) for where in (keep, mask)),
                  _numpy(fired.sum(1), np.int32))
 
 

@@ -38,6 +38,8 @@ class Recipe:
     aux_rows: int | None
     options: dict[str, Any]
     step: str = "auto"
+    scaled: bool = True
+    centred: bool = True
 
     def __post_init__(self) -> None:
         """Refuse settings out of range, each in a sentence."""

@@ -1,7 +1,8 @@
 """One step of training: the loss of a batch, and its gradients left in ``.grad``.
 
-`AutogradStep` asks the library and serves every family. `TopKStep` and `L1Step` compute the same losses and gradients
-in closed form on a CPU (``tests/test_steps.py`` compares them). What makes them fast, at d = 768 and width 24,576:
+`AutogradStep` asks the library and serves every family. `TopKStep`, and those of `steps_dense`, compute the same losses
+and gradients in closed form on a CPU (``tests/test_steps.py`` compares them); `choice` says which step serves. What
+makes them fast, at d = 768 and width 24,576:
 
 1. Products with all latents run in bfloat16 where the processor has it (seven times the rate of float32); weights,
    sums, losses and Adam stay in float32.
@@ -24,12 +25,6 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from course_utils.dictionaries.selection import Selection, batchtopk, topk
-from course_utils.errors import CourseError
-from course_utils.lab.machine import multiplies_bfloat16
-
-# Elements of the pieces that `L1Step` works in, so that each stays below 32 MB in bfloat16: from there on the allocator
-# fetches every tensor from the system, which clears it first. A third of the step.
-PIECE = 2**23
 
 
 class Outcome(NamedTuple):
@@ -75,30 +70,7 @@ def frugal(training_class: type, rows: int | None) -> type:
     return type(training_class.__name__, (training_class,), {"calculate_aux_loss": calculate_aux_loss})
 
 
-def choose(wanted: str, kind: str, sae: Any, step_input: Callable[..., Any], aux_rows: int | None) -> Any:
-    """Return the step for an SAE, ``wanted`` being one of `recipes.STEPS`.
-
-    Raises
-    ------
-    CourseError
-        If a precision was asked for and there is no closed form for these settings.
-    """
-    cfg, device = sae.cfg, sae.W_dec.device
-    known = {"standard": L1Step, "topk": TopKStep, "batchtopk": TopKStep}.get(kind)
-    usual = {"normalize_activations": {"none", "expected_average_only_in"}, "reshape_activations": {"none"},
-             "rescale_acts_by_decoder_norm": {True}, "lp_norm": {1}, "dtype": {"float32"}}
-    fits = known and device.type == "cpu" and all(getattr(cfg, name, None) in {*values, None}
-                                                  for name, values in usual.items())
-    if wanted == "library" or (wanted == "auto" and not fits):
-        return AutogradStep(sae, step_input)
-    if not fits:
-        raise CourseError(f"step={wanted!r} is for standard, topk and batchtopk with their usual options on a CPU, not "
-                          f"for kind={kind!r} on {device.type} with these; give step='auto' or 'library'.")
-    half = wanted == "bfloat16" or (wanted == "auto" and multiplies_bfloat16(device))
-    return known(sae, torch.bfloat16 if half else torch.float32, aux_rows)
-
-
-class _Step:
+class Step:
     """Weights of an SAE, laid out for the closed forms; ``sae`` sees every change of them."""
 
     def __init__(self, sae: Any, dtype: torch.dtype, aux_rows: int | None) -> None:
@@ -111,14 +83,20 @@ class _Step:
         """Return what the encoder reads."""
         return x - self.sae.b_dec if self.sae.cfg.apply_b_dec_to_input else x
 
-    def leave(self, encoder: Tensor, b_enc: Tensor, decoder: Tensor, residual: Tensor) -> None:
-        """Put the gradients where Adam looks for them; ``residual`` is that of the loss by the reconstruction."""
-        self.encoder.grad, self.sae.b_enc.grad, self.sae.W_dec.grad = encoder, b_enc, decoder
-        through = self.encoder.T @ b_enc if self.sae.cfg.apply_b_dec_to_input else 0  # b_dec enters the encoder as well
+    def leave(self, encoder: Tensor, product: Tensor, decoder: Tensor, residual: Tensor, **others: Tensor) -> None:
+        """Put the gradients where Adam looks for them.
+
+        ``product`` is that by the encoder's products, summed over the batch; ``residual`` that by the reconstruction;
+        ``others`` those of the family's own weights, None where that is ``b_enc``, whose gradient ``product`` is.
+        """
+        self.encoder.grad, self.sae.W_dec.grad = encoder, decoder
+        for name, gradient in (others or {"b_enc": product}).items():
+            getattr(self.sae, name).grad = gradient
+        through = self.encoder.T @ product if self.sae.cfg.apply_b_dec_to_input else 0  # b_dec enters the encoder too
         self.sae.b_dec.grad = residual.sum(0) - through
 
 
-class TopKStep(_Step):
+class TopKStep(Step):
     """The step of ``topk`` and ``batchtopk``, without ever making the dense latents."""
 
     last = 0.0  # smallest value that BatchTopK kept in the step before
@@ -140,7 +118,8 @@ class TopKStep(_Step):
         mse, d_out = residual.square().sum() / n, residual * (2 / n)
         (d_value,) = torch.autograd.grad(decoded, value, d_out)
         count = torch.bincount(latent, minlength=len(decoder))
-        order, starts = latent.argsort(stable=True), count.cumsum(0) - count
+        small = torch.int16 if len(decoder) < 2**15 else torch.int32  # sorted by radix: a third of the time of int64
+        order, starts = latent.to(small).argsort(stable=True), count.cumsum(0) - count
 
         def by_latent(weight: Tensor, table: Tensor) -> Tensor:
             """Sum a table's rows over the places where each latent is active."""
@@ -187,33 +166,3 @@ class TopKStep(_Step):
         for gradient, part in zip(gradients, (d_z.T @ few, d_z.sum(0), z.T @ d_out), strict=True):
             gradient.index_add_(0, dead, part)
         return share * left.square().sum()
-
-
-class L1Step(_Step):
-    """The step of ``standard``: all products dense, piece by piece of the latents."""
-
-    @torch.no_grad()
-    def __call__(self, x: Float[Tensor, "batch d"], coefficients: dict[str, Any], dead: Bool[Tensor, " d_sae"],
-                 n_steps: int, logging: bool) -> Outcome:
-        """Encode and decode all pieces, then go back through them."""
-        decoder, centred, n, l1 = self.sae.W_dec, self.centred(x), len(x), coefficients["l1"] / len(x)
-        norms, read = decoder.norm(dim=1), centred.to(self.dtype)
-        pieces = [slice(i, i + max(1, PIECE // n)) for i in range(0, len(decoder), max(1, PIECE // n))]
-        half = [(self.encoder[p].to(self.dtype), decoder[p].to(self.dtype)) for p in pieces]
-        latents, residual = [], self.sae.b_dec - x
-        for p, (down, up) in zip(pieces, half, strict=True):
-            latents.append(torch.addmm(self.sae.b_enc[p].to(self.dtype), read, down.T).relu_())
-            residual += latents[-1] @ up
-        d_out = residual * (2 / n)
-        d_out16, total = d_out.to(self.dtype), torch.cat([f.sum(0) for f in latents]).float()
-        d_encoder, d_decoder, d_bias = torch.empty_like(decoder), torch.empty_like(decoder), torch.empty_like(total)
-        for p, (_, up), f in zip(pieces, half, latents, strict=True):
-            d_pre = torch.addmm((l1 * norms[p]).to(self.dtype), d_out16, up.T)
-            d_pre = torch.ops.aten.threshold_backward(d_pre, f, 0)
-            d_encoder[p], d_decoder[p] = d_pre.T @ read, f.T @ d_out16
-            d_bias[p] = d_pre.sum(0)
-        d_decoder += decoder * (l1 * total / norms)[:, None]
-        mse = residual.square().sum() / n
-        self.leave(d_encoder, d_bias, d_decoder, d_out)
-        active = sum((f > 0).sum() for f in latents) / n if logging else None
-        return Outcome(mse + l1 * (total * norms).sum(), mse, residual + x, total > 0, active)

@@ -79,9 +79,9 @@ def rates(scheduler: Callable[..., Any], recipe: Recipe, d: int) -> list[float]:
 class Trainer:
     """One SAE in training, with everything that the next step depends on."""
 
-    def __init__(self, recipe: Recipe, parts: Parts, scale: float) -> None:
+    def __init__(self, recipe: Recipe, parts: Parts, scale: float, heldout: Tensor | None = None) -> None:
         self.recipe, self.sae, self.gradients, self.rates, self.coefficients = recipe, *parts
-        self.scale, self.steps = scale, 0
+        self.scale, self.steps, self.heldout = scale, 0, heldout
         self.device = self.sae.W_dec.device
         self.adam = torch.optim.Adam(self.gradients.weights.values(), lr=parts.rates[0], fused=True)
         self.since_fired = torch.zeros(recipe.width, device=self.device)
@@ -109,12 +109,15 @@ class Trainer:
     @torch.no_grad()
     def row(self, x: Float[Tensor, "batch d"], out: Outcome) -> dict[str, int | float]:
         """Sum a step up for the log."""
-        residual, deviation = out.reconstruction - x, x - x.mean(0)
-        return {
-            "step": self.steps, "samples": self.steps * self.recipe.batch_size, "loss": out.loss.item(),
-            "mse": out.mse.item(), "l0": out.l0.item(),
-            "explained_variance": 1 - (residual.square().sum() / deviation.square().sum()).item(),
-            "dead": self.dead.float().mean().item()}
+        row = {"step": self.steps, "samples": self.steps * self.recipe.batch_size, "loss": out.loss.item(),
+               "mse": out.mse.item(), "l0": out.l0.item(), "explained_variance": _explained(x, out.reconstruction),
+               "dead": self.dead.float().mean().item()}
+        if self.heldout is None:
+            return row
+        x = self.heldout.to(self.device, torch.float32) * self.scale
+        latents = self.sae.encode(x)
+        return row | {"heldout_l0": (latents != 0).sum().item() / len(x),
+                      "heldout_explained_variance": _explained(x, self.sae.decode(latents))}
 
     def tensors(self) -> dict[str, Tensor]:
         """Name all tensors that the next step depends on."""
@@ -135,6 +138,10 @@ class Trainer:
             self.adam.state[parameter] = {n: t.to(parameter.device, copy=True) for n, t in saved.items()}
         for c in self.coefficients.values():
             c.load_state_dict({"current_step": step})
+
+
+def _explained(x: Float[Tensor, "n d"], reconstruction: Float[Tensor, "n d"]) -> float:
+    return 1 - ((reconstruction - x).square().sum() / (x - x.mean(0)).square().sum()).item()
 
 
 def run(trainer: Trainer, batches: Callable[[int], Iterator[Tensor]], settings: dict[str, Any], folder: Path | None,

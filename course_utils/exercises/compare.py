@@ -87,6 +87,8 @@ def _number_difference(got: Any, want: Any, rtol: float, atol: float, at: str) -
 
 
 def _array_difference(got: Any, want: Any, rtol: float, atol: float, at: str) -> str | None:
+    if want.ndim == 0 and isinstance(got, numbers.Number | np.generic):  # as good as a tensor without axes
+        return _number_difference(got, _numpy(want)[()], rtol, atol, at)
     if not isinstance(got, torch.Tensor if isinstance(want, torch.Tensor) else np.ndarray):
         missing = ": is a 'return' missing?" if got is None else ""
         return f"{at} is {kind(got)}, expected {kind(want)}{missing}"

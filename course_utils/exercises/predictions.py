@@ -99,16 +99,20 @@ class Guess:
                 raise one_of("measured", measured, self.over)
         elif not hasattr(measured, "low"):
             measured = float(measured)
-        mine = self.committed
-        value = getattr(measured, "value", measured)
-        news = {"seen": progress.now()} if mine is None else {"revealed": True, "measured": value}
-        progress.change("predictions", self.key, lambda entry: entry.update(news))
+        mine = self.settle(measured)
         said = "No prediction was committed." if mine is None else f"You predicted {self._show(mine)}."
         said += f" Measured: {self._show(measured)}.{self._verdict(mine, measured)}"
         picture = _choices(self.over, mine, measured) if isinstance(self.over, list) else \
             _line(self.over, mine, measured, said)
         widgets.show({"text/html": _framed("Prediction and measurement", f"{picture}<p>{escape(said)}</p>"),
                       "text/plain": said})
+
+    def settle(self, measured: Any) -> Any:
+        """Close the prediction without showing it, and return it; None if nothing was committed."""
+        mine, value = self.committed, getattr(measured, "value", measured)
+        news = {"seen": progress.now()} if mine is None else {"revealed": True, "measured": value}
+        progress.change("predictions", self.key, lambda entry: entry.update(news))
+        return mine
 
     def _verdict(self, mine: Any, measured: Any) -> str:
         if mine is None or isinstance(self.over, list):

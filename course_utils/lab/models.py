@@ -145,7 +145,7 @@ def require_hub(what: str) -> None:
 
 
 def _from_hub(model: str) -> Path:
-    """Return the cached copy if it is whole, else download the files needed (verified and resumable)."""
+    """Return the cached copy if it is whole, else download the files needed, each of which is whole or absent."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -174,7 +174,7 @@ def _from_hub(model: str) -> Path:
         ) from error
     except (HfHubHTTPError, OSError) as error:
         raise CourseError(
-            f"model={model!r} could not be downloaded ({type(error).__name__}); try again (it resumes), "
+            f"model={model!r} could not be downloaded ({type(error).__name__}); try again (whole files are kept), "
             f"or {_OFFLINE}."
         ) from error
     check_directory(directory)

@@ -1,8 +1,7 @@
 """Text as a model reads it: documents from a file or a stream, cut into rows, packed into padded batches.
 
-The way through: ``file_documents`` / ``stream_documents`` (text) → ``tokenized`` (ids) → ``rows`` (one
-document, or one window of a long one, per row) → ``pack`` (rows of like length side by side, BOS in front,
-padding behind).
+The way through: ``file_documents`` or a ``Stream`` (text) → ``tokenized`` (ids) → ``rows`` (one document, or one
+window of a long one, per row) → ``pack`` (rows of like length side by side, BOS in front, padding behind).
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from course_utils.concepts import Labels
 from course_utils.errors import CourseError, one_of
+from course_utils.lab.stream import Stream
 
 SPLITS = ("train", "heldout")
 SEPARATOR = "<|endoftext|>"
@@ -96,7 +96,7 @@ def open_text(text: str | os.PathLike | None, model: str) -> Source:
         return Source("its own synthetic world", World.load(own))
     if str(text).startswith("hub:"):
         dataset = str(text).removeprefix("hub:")
-        return Source(f"{dataset}, streamed", texts=partial(stream_documents, dataset))
+        return Source(f"{dataset}, streamed", texts=Stream(dataset))
     path = Path(text).expanduser()
     next(file_documents(path))
     return Source(f"{path.name} ({path.stat().st_size:,} bytes)", texts=partial(file_documents, path))
@@ -140,27 +140,6 @@ def file_documents(path: Path) -> Iterator[str]:
             yield text
     if not found:
         raise CourseError(f"text={str(path)!r} holds no text; give a file with at least one document.")
-
-
-def stream_documents(dataset: str) -> Iterator[str]:
-    """Stream the ``text`` column of a public data set on the hub (nothing is downloaded as a whole).
-
-    Raises
-    ------
-    CourseError
-        If the hub cannot be reached or does not have that data set.
-    """
-    from course_utils.lab.models import require_hub
-
-    require_hub(f"text='hub:{dataset}'")
-    import datasets
-
-    try:
-        for row in datasets.load_dataset(dataset, split="train", streaming=True):
-            yield row["text"]
-    except (OSError, ValueError, KeyError) as error:  # DatasetNotFoundError is an OSError
-        raise CourseError(f"text='hub:{dataset}' cannot be streamed ({type(error).__name__}); "
-                          "give text=<a UTF-8 text file> instead.") from error
 
 
 def tokenized(texts: Iterable[str], tokenizer: Any, split: str) -> Iterator[Document]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from course_utils.errors import CourseError
 from course_utils.organism.world import World
-from course_utils.paths import DATA, build_dir, sha256
+from course_utils.paths import DATA, build_dir, write_sums
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -112,8 +112,5 @@ def _sample(args: argparse.Namespace) -> int:
 
 
 def _sums(_: argparse.Namespace) -> int:
-    files = sorted(p for p in DATA.rglob("*") if p.is_file() and p.name != "SHA256SUMS" and not p.name.startswith("."))
-    lines = [f"{sha256(p)}  {p.relative_to(DATA).as_posix()}" for p in files]
-    (DATA / "SHA256SUMS").write_text("\n".join(lines) + "\n")
-    print(f"data/SHA256SUMS: {len(lines)} files")
+    print(f"data/SHA256SUMS: {write_sums()} files")
     return 0

@@ -129,7 +129,12 @@ def null_distributions(nulls: Mapping[str, Any], effect: Any, *, ax: Axes | None
             middle, whiskers = error_bars([null])
             ax.errorbar(middle, [row], xerr=whiskers, fmt="s", color=PALETTE[0], capsize=3)
         else:
-            counts, edges = np.histogram(null, bins=40)
+            # Bars of a hundredth of the picture at least, or values that lie close together would not be seen.
+            start, end = float(np.min(null)), float(np.max(null))
+            least = 0.01 * (max(high, end) - min(low, start))
+            spare = max(0.0, least - (end - start)) / 2
+            bins = int(np.clip((end - start) / least, 1, 40)) if least else 1
+            counts, edges = np.histogram(null, bins=bins, range=(start - spare, end + spare))
             ax.stairs(row + 0.8 * counts / counts.max(), edges, baseline=row, fill=True, color=PALETTE[0])
     ax.set_yticks(rows, list(nulls))
     ax.legend(frameon=False)

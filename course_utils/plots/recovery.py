@@ -1,4 +1,4 @@
-"""Pictures of what a dictionary is made of."""
+"""Pictures of what a dictionary is made of, and of how much it recovers from seed to seed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from course_utils.errors import CourseError
-from course_utils.plots.figures import PALETTE, describe, matching, new_axes, tidy
+from course_utils.plots.figures import PALETTE, describe, error_bars, matching, new_axes, tidy, words
 
 HATCHES = ("", "//", "..", "xx", "\\\\", "")
 
@@ -46,3 +46,31 @@ def parts(shares: Collection, rows: Sequence[str], names: Sequence[str], *, ax: 
         f"{row}: " + ", ".join(f"{name} {v:.0%}" for name, v in zip(names, line, strict=True) if v >= 0.005)
         for row, line in zip(rows, table, strict=True))
     return describe(ax, alt or f"{title or 'Parts'}. {said}.")
+
+
+def seed_curves(x: Sequence, runs: Collection, means: Sequence, *, ax: Axes | None = None, title: str = "",
+                xlabel: str = "", ylabel: str = "", alt: str = "") -> Axes:
+    """Draw what every seed did as a thin line, and over these the means with their intervals.
+
+    Parameters
+    ----------
+    x
+        The setting that varies, ``[points]``.
+    runs
+        ``[seeds points]``.
+    means
+        A number or an Estimate a point.
+    ax, title, xlabel, ylabel, alt
+        Where and how to draw.
+    """
+    matching(x=x, means=means)
+    table = np.asarray(runs, dtype=float)
+    if table.ndim != 2 or table.shape[1] != len(x):
+        raise CourseError(f"runs of shape {table.shape} must be [seeds {len(x)}], a column a point.")
+    ax = new_axes(ax)
+    ax.plot(x, table.T, color=PALETTE[0], linewidth=0.8, alpha=0.5)
+    middle, whiskers = error_bars(means)
+    ax.errorbar(x, middle, yerr=whiskers, color=PALETTE[-1], marker="o", markersize=4, capsize=2)
+    tidy(ax, title=title, xlabel=xlabel, ylabel=ylabel)
+    said = "; ".join(f"{at:g}: {words(mean)}" for at, mean in zip(x, means, strict=True))
+    return describe(ax, alt or f"{title or 'Seeds'}, {ylabel or 'value'} against {xlabel or 'setting'}: {said}.")

@@ -20,6 +20,8 @@ from course_utils.plots.figures import DASHES, PALETTE, alt_text, describe, kern
 
 PANELS = {"loss": "loss", "l0": "latents active (L0)", "explained_variance": "explained variance",
           "dead": "dead latents"}
+HELDOUT = {"heldout_l0": "L0, held out", "heldout_explained_variance": "explained variance, held out"}
+WIDE = 30  # loss and L0 get a logarithmic axis if their values differ by more
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -67,7 +69,7 @@ def training_curves(log: Rows | Mapping[str, Rows], *, ax: Sequence[Axes] | np.n
 
 def _panel(ax: Axes, key: str, runs: Mapping[str, Rows]) -> None:
     x_key = "step" if all("step" in rows[0] for rows in runs.values()) else "samples"
-    said = []
+    name_of, said, values = (PANELS | HELDOUT).get(key, key), [], []
     for i, (name, rows) in enumerate(runs.items()):
         points = [(row[x_key], row[key]) for row in rows if row.get(key) is not None]
         if points:
@@ -75,8 +77,14 @@ def _panel(ax: Axes, key: str, runs: Mapping[str, Rows]) -> None:
                     color=PALETTE[i % len(PALETTE)], linestyle=DASHES[i % len(DASHES)])
         ends = f"from {points[0][1]:.3g} to {points[-1][1]:.3g}" if points else "not logged"
         said.append(f"{name} {ends}".strip())
-    tidy(ax, title=PANELS.get(key, key), xlabel=x_key)
-    describe(ax, f"{PANELS.get(key, key)}: {', '.join(said)}.")
+        values += [y for _, y in points]
+    if "explained" in key and min(values, default=0) < -1:  # a wrong hook may give -100, and nothing else would be seen
+        ax.set_ylim(-1, 1.05)
+        name_of += " (cut at −1)"
+    elif key in ("loss", "mse", "l0", "heldout_l0") and min(values, default=0) > 0 and max(values) > WIDE * min(values):
+        ax.set_yscale("log")
+    tidy(ax, title=name_of, xlabel=x_key)
+    describe(ax, f"{name_of}: {', '.join(said)}.")
 
 
 class LiveTraining:

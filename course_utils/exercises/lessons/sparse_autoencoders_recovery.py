@@ -133,7 +133,7 @@ def _(cosine, latent, alive, bar):
     mine = {j for i, j in enumerate(own) if table[i][j] >= bar}
     point = {j for row in table for j, c in enumerate(row) if c >= bar and bool(alive[j])}
     n = sum(alive.tolist())
-    return torch.tensor(len(mine) / len(own)), torch.tensor(len(mine) / n), torch.tensor(len(point - mine) / n)
+    return len(mine) / len(own), len(mine) / n, len(point - mine) / n
 
 
 @scores.wrong("any latent will do", "You call a feature recovered if *some* latent points its way. Two features with "

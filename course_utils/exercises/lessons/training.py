@@ -1,4 +1,4 @@
-"""Notebook 04, the SAE itself: who stays active, and the forward pass."""
+"""Notebook 04, the SAE itself: what it is given, and the forward pass."""
 
 from __future__ import annotations
 
@@ -6,91 +6,83 @@ import torch
 
 from course_utils.exercises.book import Exercise
 
-select = Exercise("04.1", "BatchTopK", stars=2, minutes=10, lines=3, hints=(
-    "Lay the whole batch out in one row (`.flatten()`): the smallest of its `k * batch` largest values is the bar "
-    "that an entry must reach. `torch.topk` finds them.",
-    "Start with `values = pre.relu()`, so that nothing negative survives even where too few are positive; then `bar ="
-    " values.flatten().topk(k * len(pre)).values.min()`, and keep `values` where they are at least `bar`."))
+prepared = Exercise("04.1", "scale and start", stars=1, minutes=8, lines=2, hints=(
+    "A row's length is `x.norm(dim=1)`. By what must all be multiplied so that the lengths' mean is √d, with d the "
+    "number of columns? And where does the mean vector lie then?",
+    "`scale = x.shape[1] ** 0.5 / x.norm(dim=1).mean()`; the mean of `scale * x` is `scale * x.mean(0)`."))
 
 
-@select.reference
-def batch_top_k(pre, k):
-    """Keep the k * batch largest positive entries of pre [batch d_sae]; the others become 0."""
-    values = pre.relu()
-    bar = values.flatten().topk(k * len(pre)).values.min()
-    return values * (values >= bar)
+@prepared.reference
+def scale_and_start(x):
+    """Return the scale that brings the rows of x [n d] to a mean length of sqrt(d), and the mean of the scaled rows."""
+    scale = x.shape[1] ** 0.5 / x.norm(dim=1).mean()
+    return scale, scale * x.mean(0)
 
 
-@select.right
-def _(pre, k):
-    flat = pre.relu().flatten()
-    chosen = flat.topk(k * len(pre)).indices
-    kept = torch.zeros_like(flat)
-    kept[chosen] = flat[chosen]
-    return kept.reshape(pre.shape)
+@prepared.right
+def _(x):
+    n, d = x.shape
+    scale = n * d**0.5 / sum(float((row * row).sum()) ** 0.5 for row in x)
+    return scale, (x * scale).sum(0) / n
 
 
-@select.right
-def _(pre, k):
-    order = pre.flatten().argsort(descending=True)
-    keep = torch.zeros(pre.numel(), dtype=torch.bool)
-    keep[order[: k * pre.shape[0]]] = True
-    return torch.where(keep.reshape(pre.shape) & (pre > 0), pre, torch.zeros_like(pre))
+@prepared.right
+def _(x):
+    lengths = torch.einsum("nd,nd->n", x, x).sqrt()
+    ones = torch.ones(len(x)) / len(x)
+    scale = torch.tensor(float(x.shape[1])).sqrt() / (ones @ lengths)
+    return scale, ones @ (x * scale)
 
 
-@select.wrong(
-    "TopK instead of BatchTopK",
-    "This keeps the k largest of every *row*: plain TopK. BatchTopK lets a hard token take what an easy one leaves: "
-    "choose among all entries of the batch at once.")
-def _(pre, k):
-    values = pre.relu()
-    return values * (values >= values.topk(k, dim=1).values[:, -1:])
+@prepared.wrong("length 1", "The rows come out with length 1. Penalties and rates are tuned for √d, where a typical "
+                            "*entry* is about 1, whatever d is.")
+def _(x):
+    scale = 1 / x.norm(dim=1).mean()
+    return scale, scale * x.mean(0)
 
 
-@select.wrong(
-    "k for the whole batch",
-    "You keep k entries in all. k is meant per row: a batch may keep `k * batch` of them.")
-def _(pre, k):
-    values = pre.relu()
-    return values * (values >= values.flatten().topk(k).values.min())
+@prepared.wrong("the root of the rows", "You took the root of the number of rows. It is the number of *columns*, d.")
+def _(x):
+    scale = len(x) ** 0.5 / x.norm(dim=1).mean()
+    return scale, scale * x.mean(0)
 
 
-@select.wrong(
-    "negative values kept",
-    "Where fewer than `k * batch` entries are positive, the largest ones include negative values. A latent is never "
-    "negative: cut at zero first.")
-def _(pre, k):
-    return pre * (pre >= pre.flatten().topk(k * len(pre)).values.min())
+@prepared.wrong("the mean square", "You brought the mean *square* of the lengths to d. A few very long rows weigh more "
+                                   "in it; asked is the mean length.")
+def _(x):
+    scale = (x.shape[1] / x.square().sum(1).mean()).sqrt()
+    return scale, scale * x.mean(0)
 
 
-@select.wrong("which, not how much", "This says which entries stay, as ones. The decoder needs their values.")
-def _(pre, k):
-    values = pre.relu()
-    return ((values >= values.flatten().topk(k * len(pre)).values.min()) & (values > 0)).to(pre.dtype)
+@prepared.wrong("the length of the mean", "`x.mean(0).norm()` is the length of the mean vector. Rows that point in all "
+                                          "directions have a short one however long they are: average the lengths.")
+def _(x):
+    scale = x.shape[1] ** 0.5 / x.mean(0).norm()
+    return scale, scale * x.mean(0)
 
 
-@select.wrong(
-    "one too few",
-    "The last of the `k * batch` largest is dropped: an entry *at* the bar belongs to them (`>=`).")
-def _(pre, k):
-    values = pre.relu()
-    return values * (values > values.flatten().topk(k * len(pre)).values.min())
+@prepared.wrong("the mean of raw rows", "The SAE sees *scaled* rows, so that it must start at the scaled rows' mean.")
+def _(x):
+    return x.shape[1] ** 0.5 / x.norm(dim=1).mean(), x.mean(0)
 
 
-@select.wrong(
-    "a bar for every column",
-    "You choose along the batch for each latent by itself, so that every latent fires equally often. Choose among all"
-    " entries of the batch at once.")
-def _(pre, k):
-    values = pre.relu()
-    return values * (values >= values.topk(min(k, len(pre)), dim=0).values[-1:])
+@prepared.wrong("each direction by itself", "You gave every direction a scale of its own. That would change angles, "
+                                            "and directions are what an SAE looks for: one number for all.")
+def _(x):
+    scale = 1 / x.std(0)
+    return scale, scale * x.mean(0)
 
 
-@select.cases
+@prepared.wrong("one mean for all directions", "`x.mean()` is one number. Each direction has a mean of its own.")
+def _(x):
+    scale = x.shape[1] ** 0.5 / x.norm(dim=1).mean()
+    return scale, scale * x.mean()
+
+
+@prepared.cases
 def _(rng):
-    yield torch.tensor([[3.0, 1.0, 2.0], [0.5, -1.0, 0.2]]), 1
-    yield torch.tensor([[-1.0, 2.0, -3.0], [-0.5, -2.0, 1.0]]), 2
-    yield torch.from_numpy(rng.normal(0, 1, (5, 12))).float(), 3
+    yield torch.tensor([[3.0, 4.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]])
+    yield torch.from_numpy(rng.normal([3, 0, -1, 5, 0.5], [1, 2, 0.5, 1, 3], (9, 5))).float()
 
 
 forward = Exercise("04.2", "the SAE by hand", stars=2, minutes=10, lines=3, hints=(

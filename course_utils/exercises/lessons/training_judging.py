@@ -1,9 +1,8 @@
-"""Notebook 04, judging: recovered loss and its cost, choosing on one split, and a null matched by density."""
+"""Notebook 04, judging: recovered loss and its cost, two SAEs pair by pair, and a law of width."""
 
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from course_utils.exercises.book import Exercise
 
@@ -81,167 +80,157 @@ def _(rng):
     yield clean, spliced, spliced + n * rng.uniform(-0.02, 6, 8), n
 
 
-chosen = Exercise("04.6", "choose here, score there", stars=2, minutes=8, lines=3, hints=(
-    "F1 is the harmonic mean, `2 * p * r / (p + r)`. Which latent has the largest on the first split? What is *its* "
-    "F1 on the second?",
-    "A latent that never fires has precision and recall 0, and 0 / 0 is NaN, which `argmax` takes for the largest of "
-    "all: divide by `(p + r).clamp(min=1e-9)`."))
+paired = Exercise("04.6", "pair by pair", stars=2, minutes=10, lines=3, hints=(
+    "Subtract within each document first; then treat the difference as you would treat any sum over documents: divide "
+    "it by the tokens.",
+    "One matrix product gives all resamples: `gaps = draws @ (a - b) / (draws @ n_tokens)`. The ends are "
+    "`np.quantile(gaps, 0.025)` and the like."))
 
 
-@chosen.reference
-def choose_and_score(precision, recall, held_precision, held_recall):
-    """Return the latent with the best F1 on the first split, and its F1 on the held-out one; all inputs [d_sae]."""
-    f1, held_f1 = (2 * p * r / (p + r).clamp(min=1e-9)
-                   for p, r in ((precision, recall), (held_precision, held_recall)))
-    latent = int(f1.argmax())
-    return latent, held_f1[latent]
+@paired.reference
+def paired_gap(a, b, n_tokens, draws):
+    """Return a minus b in nats a token, and the ends of its 95 % interval; draws [n_boot docs], all else [docs]."""
+    gaps = draws @ (a - b) / (draws @ n_tokens)
+    return (a - b).sum() / n_tokens.sum(), np.quantile(gaps, 0.025), np.quantile(gaps, 0.975)
 
 
-@chosen.right
-def _(precision, recall, held_precision, held_recall):
-    latent = int(torch.nan_to_num(2 / (1 / precision + 1 / recall)).argmax())
-    p, r = float(held_precision[latent]), float(held_recall[latent])
-    return latent, torch.tensor(2 * p * r / (p + r) if p + r else 0.0)
+@paired.right
+def _(a, b, n_tokens, draws):
+    tokens = draws @ n_tokens  # the same draws for both, so that they stay paired
+    low, high = np.quantile(draws @ a / tokens - draws @ b / tokens, [0.025, 0.975])
+    return (a.sum() - b.sum()) / n_tokens.sum(), low, high
 
 
-@chosen.right
-def _(precision, recall, held_precision, held_recall):
-    pairs = zip(precision.tolist(), recall.tolist(), strict=True)
-    scores = [0.0 if p + r == 0 else 2 * p * r / (p + r) for p, r in pairs]
-    latent = max(range(len(scores)), key=scores.__getitem__)
-    both = torch.stack([held_precision[latent], held_recall[latent]])
-    return latent, 2 * both.prod() / both.sum().clamp(min=1e-9)
+@paired.right
+def _(a, b, n_tokens, draws):
+    found = []
+    for counts in draws:
+        rows = np.repeat(np.arange(len(a)), counts)
+        found.append((a[rows].sum() - b[rows].sum()) / n_tokens[rows].sum())
+    return (a - b).sum() / n_tokens.sum(), *np.percentile(found, [2.5, 97.5])
 
 
-def _f1(p, r):
-    return 2 * p * r / (p + r).clamp(min=1e-9)
+@paired.wrong("two intervals, one subtracted", "You made an interval for each and subtracted their far ends. That asks "
+              "whether one SAE on easy documents could look like the other on hard ones; they read the same ones.")
+def _(a, b, n_tokens, draws):
+    ends = [np.quantile(draws @ s / (draws @ n_tokens), [0.025, 0.975]) for s in (a, b)]
+    return (a - b).sum() / n_tokens.sum(), ends[0][0] - ends[1][1], ends[0][1] - ends[1][0]
 
 
-@chosen.wrong(
-    "chosen on the test",
-    "You chose the latent on the held-out split and scored it there. The best of a thousand is lucky as well as good,"
-    " and you report the luck: choose on the first split.")
-def _(precision, recall, held_precision, held_recall):
-    f1 = _f1(held_precision, held_recall)
-    return int(f1.argmax()), f1.max()
+@paired.wrong("nats a document", "Divide by tokens, in each resample by the tokens *it* drew, not by documents.")
+def _(a, b, n_tokens, draws):
+    gaps = draws @ (a - b) / draws.sum(1)
+    return (a - b).mean(), np.quantile(gaps, 0.025), np.quantile(gaps, 0.975)
 
 
-@chosen.wrong(
-    "scored where it was chosen",
-    "The F1 is from the split on which the latent was chosen. Look up the *same* latent on the held-out one.")
-def _(precision, recall, held_precision, held_recall):
-    f1 = _f1(precision, recall)
-    return int(f1.argmax()), f1.max()
+@paired.wrong("documents, not resamples", "These are quantiles of single documents: where a document may lie, not how "
+                                          "sure we are of their mean. Take the quantiles of the resampled gaps.")
+def _(a, b, n_tokens, draws):
+    gaps = (a - b) / n_tokens
+    return (a - b).sum() / n_tokens.sum(), np.quantile(gaps, 0.025), np.quantile(gaps, 0.975)
 
 
-@chosen.wrong(
-    "another latent's score",
-    "You choose a latent on one split and report the best score of *any* latent on the other: two different ones.")
-def _(precision, recall, held_precision, held_recall):
-    return int(_f1(precision, recall).argmax()), _f1(held_precision, held_recall).max()
+@paired.wrong("a mean over documents", "You average the documents' gaps a token, so that a short document weighs as "
+                                       "much as a long one. Sum the losses, sum the tokens, then divide.")
+def _(a, b, n_tokens, draws):
+    gap = (a - b) / n_tokens
+    gaps = draws @ gap / draws.sum(1)
+    return gap.mean(), np.quantile(gaps, 0.025), np.quantile(gaps, 0.975)
 
 
-@chosen.wrong(
-    "an ordinary mean",
-    "The mean of precision and recall is high for a latent that fires everywhere (recall 1). F1 is the *harmonic* "
-    "mean, which is near the smaller of the two.")
-def _(precision, recall, held_precision, held_recall):
-    latent = int(((precision + recall) / 2).argmax())
-    return latent, (held_precision[latent] + held_recall[latent]) / 2
+@paired.wrong("the tokens of all documents", "A resample draws other documents and so other numbers of tokens: divide "
+                                             "by `draws @ n_tokens`, not always by the same sum.")
+def _(a, b, n_tokens, draws):
+    gaps = draws @ (a - b) / n_tokens.sum()
+    return (a - b).sum() / n_tokens.sum(), np.quantile(gaps, 0.025), np.quantile(gaps, 0.975)
 
 
-@chosen.wrong(
-    "NaN wins",
-    "A latent that never fires has precision and recall 0, so that F1 is 0 / 0, NaN, and `argmax` takes NaN for the "
-    "largest. Guard the division.")
-def _(precision, recall, held_precision, held_recall):
-    latent = int((2 * precision * recall / (precision + recall)).argmax())
-    return latent, _f1(held_precision, held_recall)[latent]
+@paired.wrong("90 %", "Between the 5 % and the 95 % quantile lie 90 % of the resamples: cut 2.5 % off each end.")
+def _(a, b, n_tokens, draws):
+    gaps = draws @ (a - b) / (draws @ n_tokens)
+    return (a - b).sum() / n_tokens.sum(), np.quantile(gaps, 0.05), np.quantile(gaps, 0.95)
 
 
-@chosen.cases
+@paired.wrong("the other way round", "This is b minus a.")
+def _(a, b, n_tokens, draws):
+    gaps = draws @ (b - a) / (draws @ n_tokens)
+    return (b - a).sum() / n_tokens.sum(), np.quantile(gaps, 0.025), np.quantile(gaps, 0.975)
+
+
+@paired.cases
 def _(rng):
-    yield (torch.tensor([0.9, 0.8, 0.1]), torch.tensor([0.5, 0.7, 1.0]),
-           torch.tensor([0.9, 0.6, 0.2]), torch.tensor([0.6, 0.5, 1.0]))
-    yield (torch.tensor([0.0, 0.3, 0.2, 0.1]), torch.tensor([0.0, 0.4, 0.5, 1.0]),
-           torch.tensor([0.0, 0.2, 0.6, 0.1]), torch.tensor([0.0, 0.3, 0.4, 1.0]))
-    yield tuple(torch.from_numpy(rng.random(12)).float() for _ in range(4))
+    yield np.array([3.0, 9.0]), np.array([2.0, 5.0]), np.array([1, 4]), np.array([[2, 0], [1, 1], [0, 2], [1, 1]])
+    n_tokens = rng.integers(3, 60, 12)
+    b = n_tokens * rng.uniform(0.2, 3, 12)
+    a = b + n_tokens * rng.normal(0.05, 0.1, 12)
+    yield a, b, n_tokens, rng.multinomial(12, [1 / 12] * 12, size=200)
 
 
-alike = Exercise("04.7", "a fair null", stars=2, minutes=8, lines=3, hints=(
-    "Firing twice as often is as far as firing half as often: compare *ratios*, that is, differences of logarithms.",
-    "`gap = (density / density[latent]).log().abs()` is infinite for the dead; make it infinite for the latent itself"
-    " too, and take the first `n` of `gap.argsort()`."))
+law = Exercise("04.7", "a law of width", stars=2, minutes=10, lines=2, hints=(
+    "A power law, left = c · width ** e, is a straight line between logarithms: log left = log c + e · log width.",
+    "With `x = np.log(widths) - np.log(widths).mean()`, a line's least-squares slope is `y @ x / (x @ x)`, for all "
+    "rows of `y = np.log(left)` at once."))
 
 
-@alike.reference
-def density_matched(density, latent, n):
-    """Return the n other latents whose density is nearest to this one's, as a ratio: a list of indices."""
-    gap = (density / density[latent]).log().abs()
-    gap[latent] = torch.inf
-    return gap.argsort()[:n].tolist()
+@law.reference
+def exponents(widths, left):
+    """Return the slope of log(left) over log(widths) for each row; widths [w], left [n w]."""
+    x = np.log(widths) - np.log(widths).mean()
+    return np.log(left) @ x / (x @ x)
 
 
-@alike.right
-def _(density, latent, n):
-    wanted = density[latent].log()
-    others = [i for i in range(len(density)) if i != latent and density[i] > 0]
-    return sorted(others, key=lambda i: abs(float(density[i].log() - wanted)))[:n]
+@law.right
+def _(widths, left):
+    return np.polyfit(np.log2(widths), np.log2(left).T, 1)[0]
 
 
-@alike.right
-def _(density, latent, n):
-    ratio = torch.maximum(density / density[latent], density[latent] / density)
-    return [i for i in ratio.argsort()[: n + 1].tolist() if i != latent][:n]
+@law.right
+def _(widths, left):
+    x, found = np.log10(widths), []
+    for row in np.log10(left):
+        found.append(np.cov(x, row)[0, 1] / np.var(x, ddof=1))
+    return np.array(found)
 
 
-@alike.wrong(
-    "the latent itself",
-    "Your null holds the latent that is on trial: its gap is 0, so that it always comes first. Leave it out.")
-def _(density, latent, n):
-    return (density / density[latent]).log().abs().argsort()[:n].tolist()
+@law.wrong("no logarithm of the width", "A power law is straight only if *both* axes are logarithmic; you took the "
+                                        "widths as they are.")
+def _(widths, left):
+    return np.polyfit(widths, np.log(left).T, 1)[0]
 
 
-@alike.wrong(
-    "differences, not ratios",
-    "By the difference, a dead latent is nearer to one that fires on a token in a thousand than one that fires three "
-    "times as often. Densities span powers of ten: compare logarithms.")
-def _(density, latent, n):
-    gap = (density - density[latent]).abs()
-    gap[latent] = torch.inf
-    return gap.argsort()[:n].tolist()
+@law.wrong("no logarithm of what is left", "A power law is straight only if *both* axes are logarithmic; you took what "
+                                           "is left as it is.")
+def _(widths, left):
+    return np.polyfit(np.log(widths), left.T, 1)[0]
 
 
-@alike.wrong(
-    "the rarest",
-    "Without `.abs()` the smallest gaps are the most negative ones: you took the rarest latents, the dead first, and "
-    "turning those off does nothing at all.")
-def _(density, latent, n):
-    gap = (density / density[latent]).log()
-    gap[latent] = torch.inf
-    return gap.argsort()[:n].tolist()
+@law.wrong("kept, not left", "This is the slope of what is *kept*, 1 − left. That flattens out at 1 and follows no "
+                             "power law; what is left can.")
+def _(widths, left):
+    return np.polyfit(np.log(widths), np.log(1 - left).T, 1)[0]
 
 
-@alike.wrong(
-    "the most frequent",
-    "You took the latents that fire most. Turning those off hurts any text, so that your latent would look harmless "
-    "beside them; take those that fire about as often.")
-def _(density, latent, n):
-    order = [i for i in density.argsort(descending=True).tolist() if i != latent]
-    return order[:n]
+@law.wrong("from end to end", "You joined the first point with the last. The points between them count as well: fit a "
+                              "line to all.")
+def _(widths, left):
+    return np.log(left[:, -1] / left[:, 0]) / np.log(widths[-1] / widths[0])
 
 
-@alike.wrong("the farthest", "`argsort` goes from small to large: the *first* n are the nearest.")
-def _(density, latent, n):
-    gap = (density / density[latent]).log().abs()
-    gap[latent] = -torch.inf
-    return gap.argsort(descending=True)[:n].tolist()
+@law.wrong("through the origin", "Your line is forced through log width = 0, a dictionary of one latent. Centre the "
+                                 "logarithms of the widths first.")
+def _(widths, left):
+    x = np.log(widths)
+    return np.log(left) @ x / (x @ x)
 
 
-@alike.cases
+@law.wrong("one slope for all", "You fitted one line to the mean of all rows. Each row is a resample with a slope of "
+                                "its own; how they scatter is the interval.")
+def _(widths, left):
+    return np.polyfit(np.log(widths), np.log(left).mean(0), 1)[0]
+
+
+@law.cases
 def _(rng):
-    yield torch.tensor([0.01, 0.0, 0.03, 0.002, 0.3]), 0, 2
-    density = torch.from_numpy(10 ** rng.uniform(-4, -0.5, 30)).float()
-    density[[3, 11]] = 0
-    yield density, 5, 4
-    yield density, 20, 9
+    yield np.array([2, 8, 16]), np.array([[0.5, 0.25, 0.2], [0.4, 0.3, 0.1]])
+    widths = np.array([512, 1024, 2048, 4096])
+    yield widths, 0.9 * widths**-0.25 * rng.uniform(0.9, 1.1, (5, 4))

@@ -29,7 +29,7 @@ def _(x, x_hat):
     mean = sum(x) / len(x)
     total = sum(float(((row - mean) ** 2).sum()) for row in x)
     rest = sum(float(((row - hat) ** 2).sum()) for row, hat in zip(x, x_hat, strict=True))
-    return torch.tensor(1 - rest / total)
+    return 1 - rest / total
 
 
 @kept.wrong(
@@ -108,7 +108,7 @@ def _(f):
 def _(f):
     counts = torch.count_nonzero(f, dim=0)
     tokens, width = f.shape
-    return counts.sum() / tokens, counts / tokens, torch.tensor(sum(int(c) == 0 for c in counts) / width)
+    return counts.sum() / tokens, counts / tokens, sum(int(c) == 0 for c in counts) / width
 
 
 @fire.wrong("L1 for L0", "You summed the latents' values: that is L1. L0 counts how many are active, however strong.")
