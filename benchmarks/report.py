@@ -80,6 +80,12 @@ def summary(found, growth):
                           for n, x in reached.items() if "bfloat16" in n)
         lines.append(f"Share of the machine's measured matrix-product rate in bfloat16, by the products of the plain "
                      f"algorithm: {share}.")
+    ways = found.get("end_to_end", {}).get("rows", [])
+    runner = [r for r in ways if r["what"].endswith("/ runner") and "d=128" in r["what"]]
+    if runner:
+        lines.append("In the table of training sae-lens is its SAETrainer, fed from memory; its runner, which harvests "
+                     f"as it trains, gets through {number(runner[0]['samples'] / runner[0]['peer'])} activations a "
+                     "second at d = 128 (batchtopk, whole way).")
     if growth:
         slopes = ", ".join(f"{name} {value:.2f}" for name, value in growth["slopes"].items())
         lines.append(f"Slopes on log axes: {slopes}.")

@@ -21,7 +21,7 @@ _ROOMS = {
     "errors": ("CourseError",),
     "organism": ("World", "Document", "load_tokenizer"),
     "concepts": ("Labels", "word_list_labels", "word_labels", "domain_of"),
-    "lab": ("open_lab", "Lab", "Batch", "token_losses"),
+    "lab": ("open_lab", "random_twin", "Lab", "Batch", "token_losses"),
     "lessons": ("lesson",),
     "activations": ("harvest", "Activations"),
     "dictionaries": (

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from course_utils.errors import CourseError
-from course_utils.lab import machine, models, open_lab, stream, text, token_losses
+from course_utils.lab import machine, models, open_lab, random_twin, stream, text, token_losses
 from course_utils.paths import DATA
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -316,3 +316,33 @@ def test_half_precision_is_for_big_models_that_gain(monkeypatch):
 def test_weights_are_counted_without_reading_them(tiny_gpt2, small_lab):
     assert models.n_params(tiny_gpt2.directory) == small_lab.n_params
     assert json.loads((tiny_gpt2.directory / "config.json").read_text())["n_layer"] == small_lab.n_layers
+
+
+# --- the random twin ------------------------------------------------------------------------------------------------
+
+
+def test_shuffled_weights_are_the_same_numbers_in_other_places(tiny_gpt2):
+    mine, its = (models.load(tiny_gpt2.directory, torch.device("cpu"), torch.float32).weights for _ in range(2))
+    models.shuffle_weights(its, seed=0)
+    pairs = list(zip(mine.parameters(), its.parameters(), strict=True))
+    for a, b in pairs:
+        assert torch.equal(a.flatten().sort().values, b.flatten().sort().values)
+    drawn = [(a, b) for a, b in pairs if a.ndim == 2]
+    assert len(drawn) == 14 and not any(torch.equal(a, b) for a, b in drawn)  # two embeddings, four a block
+    assert its.lm_head.weight is its.transformer.wte.weight  # tied weights stay tied
+
+
+def test_a_random_twin_is_the_same_for_a_seed_and_leaves_the_model_alone(small_lab):
+    before = small_lab.fingerprint
+    del small_lab.__dict__["fingerprint"]  # it is kept once computed
+    one, same, other = (random_twin(small_lab, seed=seed) for seed in (0, 0, 1))
+    assert one.name == f"{small_lab.name} (random weights)" == random_twin(one).name
+    assert (one.text, one.tokenizer.get_vocab()) == (small_lab.text, small_lab.tokenizer.get_vocab())
+    assert one.fingerprint == same.fingerprint != other.fingerprint
+    assert small_lab.fingerprint == before != one.fingerprint
+
+
+def test_a_random_twin_of_a_real_model_knows_nothing(stories_lab):
+    batch = next(stories_lab.batches(1000))
+    losses = token_losses(random_twin(stories_lab).logits(batch.tokens), batch.tokens, batch.mask)
+    assert losses.sum() / batch.mask[:, 1:].sum() > 5.5  # guessing all 512 tokens alike: 6.2; the trained one: 1.3

@@ -16,7 +16,7 @@ from course_utils import cli
 from course_utils.dictionaries import load_sae, ready_sae, saes, shelf
 from course_utils.dictionaries import ready as room
 from course_utils.errors import CourseError
-from course_utils.lab import open_lab
+from course_utils.lab import open_lab, random_twin
 from course_utils.paths import DATA
 
 TINY = {"width": 48, "k": 4, "n_samples": 128 * 40, "n_tokens": 1500, "batch_size": 128}
@@ -25,6 +25,10 @@ common: {k: 4, n_tokens: 2000, n_samples: 12800, settings: {batch_size: 128}}
 saes:
   small: {hook: blocks.0.hook_resid_post, width: 32}
   smaller: {hook: blocks.0.hook_resid_post, width: 16, seed: 3}
+"""
+TWINS = RECIPES + """
+twin_saes:
+  random-small: {hook: blocks.0.hook_resid_post, width: 32}
 """
 
 
@@ -49,11 +53,13 @@ def no_training(monkeypatch):
 
 
 def test_every_recipe_has_its_sae_made_by_it_for_this_organism(organism):
-    recipes, cards = shelf.recipes(), saes()
-    assert set(recipes) == set(cards) == {p.name for p in (DATA / "saes").iterdir() if p.is_dir()}
-    for name, spec in recipes.items():
+    recipes, twins, cards = shelf.recipes(), shelf.recipes(twin=True), saes()
+    assert {*recipes, *twins} == set(cards) == {p.name for p in (DATA / "saes").iterdir() if p.is_dir()}
+    shuffled = random_twin(organism).fingerprint
+    for name, spec in (recipes | twins).items():
         made_by = {key: cards[name][key] for key in vars(spec)}
-        assert made_by == vars(spec) and cards[name]["weights"] == organism.fingerprint, name
+        weights = shuffled if name in twins else organism.fingerprint
+        assert made_by == vars(spec) and cards[name]["weights"] == weights, name
     assert sum(p.stat().st_size for p in (DATA / "saes").rglob("*") if p.is_file()) <= 25e6
     assert (DATA / "saes" / "README.md").read_text(encoding="utf-8") == shelf.page(cards)
 
@@ -96,6 +102,12 @@ def test_a_shipped_one_comes_at_once(organism, no_training):
         sae = ready_sae(organism, width=width)
         assert torch.equal(sae.W_enc, load_sae(f"layer-1-width-{width}").W_enc)
     assert ready_sae(organism, "blocks.3.hook_resid_post").cfg.metadata.hook_name == "blocks.3.hook_resid_post"
+
+
+def test_one_of_another_family_and_one_of_the_random_twin_come_at_once(organism, no_training):
+    l1, its = ready_sae(organism, kind="standard"), ready_sae(random_twin(organism))
+    assert torch.equal(l1.W_enc, load_sae("layer-1-width-1024-standard").W_enc) and not hasattr(l1, "threshold")
+    assert torch.equal(its.W_enc, load_sae("random-layer-1-width-1024").W_enc)
 
 
 def test_a_damaged_one_is_named(monkeypatch):
@@ -220,8 +232,16 @@ def test_the_command_makes_all_goes_on_and_gives_the_same_bytes(recipes, folders
     capsys.readouterr()
     assert cli.main(["saes", "list", "--out", str(out)]) == 0
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in capsys.readouterr().out.splitlines()]
-    assert [row[0] for row in rows[2:]] == ["smaller", "small"] and rows[3][2] == "32"
-    assert float(rows[3][3]) == pytest.approx(shelf.card(out / "small")["figures"]["l0"][0], abs=0.05)
+    assert [row[:2] for row in rows[2:]] == [["smaller", "batchtopk"], ["small", "batchtopk"]] and rows[3][3] == "32"
+    assert float(rows[3][4]) == pytest.approx(shelf.card(out / "small")["figures"]["l0"][0], abs=0.05)
+
+
+def test_recipes_for_the_random_twin_are_trained_on_it(recipes, folders, organism):
+    (folders / "saes.yaml").write_text(TWINS)
+    assert cli.main([*recipes, "--only", "random-small", "small"]) == 0
+    one, its = (shelf.card(folders / "build" / "saes" / name) for name in ("small", "random-small"))
+    assert one["weights"] == organism.fingerprint and its["weights"] == random_twin(organism).fingerprint
+    assert (one["model"], its["model"]) == ("organism", "organism (random weights)")
 
 
 def test_a_changed_recipe_or_organism_is_made_anew(recipes, folders, capsys):

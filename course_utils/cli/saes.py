@@ -1,4 +1,4 @@
-"""``course saes train · list``: rebuild the SAEs that are shipped for the organism, and say how good they are."""
+"""``course saes train · list · frontier``: rebuild the SAEs that are shipped for the organism; how good SAEs are."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from course_utils.cli import frontier
 from course_utils.errors import CourseError, one_of
 from course_utils.paths import DATA, build_dir, write_sums
 
@@ -19,7 +20,7 @@ THREADS = 2  # the order of sums, and with it the last bits, depends on their nu
 def add_parsers(commands: argparse._SubParsersAction) -> None:
     """Add ``saes`` and its verbs to the ``course`` command; each sets ``func(args) -> int``."""
     verbs = commands.add_parser("saes", help="list or rebuild the SAEs of the embedded model").add_subparsers(
-        dest="verb", required=True, metavar="train|list")
+        dest="verb", required=True, metavar="train|list|frontier")
     parser = verbs.add_parser("train", help="train them from nothing (goes on with a run that was cut off)")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="only these, such as layer-1-width-1024")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to put them (default: build/saes)")
@@ -29,6 +30,7 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     parser = verbs.add_parser("list", help="print their names and figures")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder to look into (default: data/saes)")
     parser.set_defaults(func=show)
+    frontier.add_parser(verbs)
 
 
 def show(args: argparse.Namespace) -> int:
@@ -48,14 +50,16 @@ def train(args: argparse.Namespace) -> int:
 
     from course_utils.dictionaries import shelf
     from course_utils.dictionaries.ready import JUDGED, make_sae
-    from course_utils.lab import open_lab
+    from course_utils.lab import open_lab, random_twin
 
-    wanted = _chosen(shelf.recipes(args.recipes), args.only)
+    plain, twins = (shelf.recipes(args.recipes, twin=twin) for twin in (False, True))
+    wanted = _chosen(plain | twins, args.only)
     out, work = args.out or build_dir() / "saes", build_dir() / "saes.work"
     torch.set_num_threads(THREADS)
-    lab = open_lab("organism", device="cpu", text="world", quiet=True)
+    organism = open_lab("organism", device="cpu", text="world", quiet=True)
+    twin = random_twin(organism) if {*twins} & {*wanted} else None
     for number, (name, spec) in enumerate(wanted.items(), 1):
-        found, begun = shelf.card(out / name) or {}, time.perf_counter()
+        lab, found, begun = twin if name in twins else organism, shelf.card(out / name) or {}, time.perf_counter()
         if asdict(spec) | {"weights": lab.fingerprint} == {key: found.get(key) for key in (*asdict(spec), "weights")}:
             print(f"{name} is there already.")
             continue
@@ -83,7 +87,7 @@ def install(out: Path, names: Sequence[str]) -> None:
     home = DATA / "saes"
     for name in names:
         shutil.copytree(out / name, home / name, dirs_exist_ok=True)
-    for name in {*shelf.saes()} - {*shelf.recipes(home / "saes.yaml")}:
+    for name in {*shelf.saes()} - {*shelf.recipes(), *shelf.recipes(twin=True)}:
         shutil.rmtree(home / name)
     (home / "README.md").write_text(shelf.page(shelf.saes()), encoding="utf-8")
     print(f"data/SHA256SUMS: {write_sums()} files")

@@ -25,6 +25,7 @@ import course_utils
 from course_utils.activations import Activations
 from course_utils.dictionaries import checkpoints, choice, published, reading, shelf, steps, training
 from course_utils.dictionaries.evaluation import Evaluation, evaluate
+from course_utils.dictionaries.frontiers import family_frontier, kept_frontier
 from course_utils.dictionaries.matching import Matched, Trial, train_at_l0
 from course_utils.dictionaries.preprocessing import Preprocessing, preprocessing_check
 from course_utils.dictionaries.published import published_saes
@@ -34,8 +35,9 @@ from course_utils.dictionaries.shelf import saes, save_sae
 from course_utils.errors import CourseError, one_of
 from course_utils.lab.machine import pick_device
 
-__all__ = ["Evaluation", "Matched", "Preprocessing", "Run", "Trial", "evaluate", "families", "load_sae",
-           "preprocessing_check", "published_saes", "ready_sae", "saes", "save_sae", "train_at_l0", "train_sae"]
+__all__ = ["Evaluation", "Matched", "Preprocessing", "Run", "Trial", "evaluate", "families",
+           "family_frontier", "kept_frontier", "load_sae", "preprocessing_check", "published_saes", "ready_sae", "saes",
+           "save_sae", "train_at_l0", "train_sae"]
 
 
 class Run(NamedTuple):

@@ -71,8 +71,15 @@ def find(name: str | os.PathLike) -> Path | None:
     return None
 
 
-def recipes(path: Path | None = None) -> dict[str, Spec]:
+def recipes(path: Path | None = None, twin: bool = False) -> dict[str, Spec]:
     """Read what the shipped SAEs are made by: name → `Spec`, from ``data/saes/saes.yaml`` or another file.
+
+    Parameters
+    ----------
+    path
+        The file; None: the shipped one.
+    twin
+        Those for the organism's random twin (`random_twin`) rather than for the organism.
 
     Raises
     ------
@@ -84,7 +91,7 @@ def recipes(path: Path | None = None) -> dict[str, Spec]:
     # Not compared with its checksum: whoever edits it wants to train by it.
     content = yaml.safe_load((path or DATA / "saes" / "saes.yaml").read_text(encoding="utf-8"))
     found, known = {}, {f.name for f in fields(Spec)}
-    for name, own in content["saes"].items():
+    for name, own in content.get("twin_saes" if twin else "saes", {}).items():
         given = content.get("common", {}) | own
         if unknown := {*given} - known:
             raise one_of(f"setting of {name}", min(unknown), sorted(known), limit=len(known))
@@ -124,12 +131,12 @@ def saes(folder: Path | None = None) -> dict[str, dict[str, Any]]:
 
 def table(cards: dict[str, dict[str, Any]]) -> str:
     """Return cards as a Markdown table."""
-    heads = ["name", "hook", "width", "L0", "explained variance", "CE recovered against mean", "dead"]
+    heads = ["name", "family", "hook", "width", "L0", "explained variance", "CE recovered against mean", "dead"]
     rows = [heads, ["---"] * len(heads)]
     shown = {"l0": ".1f", "explained_variance": ".3f", "ce_recovered_mean": ".3f", "dead": ".1%"}
     for name, c in sorted(cards.items(), key=lambda item: (item[1]["hook"], item[1]["width"])):
         figures = [format(c["figures"][figure][0], form) for figure, form in shown.items()] if "figures" in c else []
-        rows.append([name, c["hook"], f"{c['width']:,}", *(figures or ["–"] * len(shown))])
+        rows.append([name, c["kind"], c["hook"], f"{c['width']:,}", *(figures or ["–"] * len(shown))])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
@@ -140,7 +147,8 @@ def page(cards: dict[str, dict[str, Any]]) -> str:
 
 Sparse autoencoders of the residual stream of the course's own model, in sae-lens' format: open one with
 `load_sae("{next(iter(cards))}")`, or with `ready_sae(lab, hook, width)`, which trains one where none is shipped.
-All are {one["kind"]} SAEs with k = {one["k"]}, saved by sae-lens as jumprelu; layers are counted from 0.
+All have an L0 near {one["k"]}; sae-lens saves a batchtopk SAE as jumprelu. Layers are counted from 0. Those named
+`random-…` belong to the organism's twin with shuffled weights, `random_twin(lab)`.
 
 {table(cards)}
 

@@ -18,6 +18,8 @@ from course_utils.lab.hooked import HookedModel
 from course_utils.lab.machine import hushed, pick_device, pick_dtype
 from course_utils.lab.text import Batch, Document, Source, open_text, pack, rows
 
+_RANDOM = " (random weights)"
+
 
 @dataclass(repr=False)
 class Lab(HookedModel):
@@ -25,6 +27,7 @@ class Lab(HookedModel):
 
     seed: int
     text: Source
+    directory: Path  # of the checkpoint
     quiet: bool = False
     _said: set[str] = field(default_factory=set)
 
@@ -147,16 +150,56 @@ def open_lab(
     where = pick_device(device)
     precision = pick_dtype(dtype, where, models.n_params(directory))
     source = open_text(text or os.environ.get("COURSE_TEXT"), name)
-    with hushed():
-        checkpoint = models.load(directory, where, precision)
-        bridge = _bridge(checkpoint, directory, where, precision)
     shown = Path(name).expanduser().resolve().name if Path(name).expanduser().is_dir() else name
-    lab = Lab(shown, bridge, bridge.tokenizer, where, precision, checkpoint.bos,
-              checkpoint.n_params, seed, source, quiet)
+    lab = _opened(shown, directory, where, precision, seed=seed, text=source, quiet=quiet)
     if source.world is not None and lab.d_vocab != len(source.world.vocabulary):
         raise CourseError(f"text='world' needs a model with the organism's tokens; {lab.name} has others.")
     lab.say(repr(lab))
     return lab
+
+
+def random_twin(lab: Lab, seed: int = 0) -> Lab:
+    """Open the same architecture, tokenizer and text with weights that learned nothing: the control for every latent.
+
+    The entries of each weight tensor are shuffled within it, so that the sizes of the weights stay and what was learned
+    goes. Whatever an SAE, a neuron or a probe still finds comes from the text and the architecture.
+
+    Parameters
+    ----------
+    lab
+        The opened model; it is left alone.
+    seed
+        Draws the order; the same seed gives the same weights.
+
+    Returns
+    -------
+    Lab
+        Its name is ``"<name> (random weights)"``.
+
+    References
+    ----------
+    Heap et al. 2025, arXiv 2501.17727: SAEs on random transformers.
+
+    Examples
+    --------
+    >>> lab = open_lab("organism", device="cpu", quiet=True)
+    >>> twin = random_twin(lab)
+    >>> twin.name, twin.fingerprint == lab.fingerprint
+    ('organism (random weights)', False)
+    """
+    name = f"{lab.name.removesuffix(_RANDOM)}{_RANDOM}"
+    return _opened(name, lab.directory, lab.device, lab.dtype, shuffle=seed, seed=lab.seed, text=lab.text, quiet=True)
+
+
+def _opened(name: str, directory: Path, device: torch.device, dtype: torch.dtype, shuffle: int | None = None,
+            **others: Any) -> Lab:
+    with hushed():
+        checkpoint = models.load(directory, device, dtype)
+        if shuffle is not None:
+            models.shuffle_weights(checkpoint.weights, shuffle)
+        bridge = _bridge(checkpoint, directory, device, dtype)
+    return Lab(name, bridge, bridge.tokenizer, device, dtype, checkpoint.bos, checkpoint.n_params,
+               directory=directory, **others)
 
 
 def _bridge(checkpoint: models.Checkpoint, directory: Path, device: torch.device, dtype: torch.dtype) -> Any:

@@ -230,3 +230,12 @@ def load(directory: Path, device: torch.device, dtype: torch.dtype) -> Checkpoin
         )
     # Counted now: the bridge adds copies of its own.
     return Checkpoint(weights.to(device).eval(), tokenizer, bos, sum(p.numel() for p in weights.parameters()))
+
+
+@torch.no_grad()
+def shuffle_weights(model: Any, seed: int) -> None:
+    """Shuffle the entries of each weight tensor within it, in place; tied tensors stay tied."""
+    generator = torch.Generator().manual_seed(seed)  # on the CPU, so that every device gets the same order
+    for weight in model.parameters():
+        order = torch.randperm(weight.numel(), generator=generator)
+        weight.copy_(weight.flatten()[order.to(weight.device)].view_as(weight))
