@@ -35,9 +35,13 @@ _ROOMS = {
         "quantile_examples", "logit_effects", "density", "neighbours", "cofiring",
     ),
     "interventions": ("splice", "ablate", "steer", "generate"),
+    "raters": ("WordRater", "ChatRater", "judge"),
+    "cards": ("feature_card", "CardIndex", "read_latents"),
     "widgets": ("explore",),
+    "widgets.browser": ("browse",),
     "exercises": ("exercise", "hint", "reveal", "predict", "recall", "ExerciseError"),
-    "evidence": ("Estimate", "bootstrap", "permutation_test", "holm", "claim", "ClaimCard", "Ledger"),
+    "evidence": ("Estimate", "bootstrap", "permutation_test", "holm", "cohen_kappa", "krippendorff_alpha", "claim",
+                 "ClaimCard", "Ledger"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 

@@ -95,6 +95,10 @@ def test_what_is_as_good_as_expected_is_no_difference(got, want):
 def test_values_are_shown_briefly():
     assert brief(t([[1, 2]])) == "tensor [1 2] int64 [[1, 2]]"
     assert brief(torch.zeros(20, 5)) == "tensor [20 5] float32" and "meta" not in brief(torch.zeros(2, device="meta"))
+    assert brief({c: np.zeros(20) for c in "abcdefgh"}) == \
+        "{" + ", ".join(f"'{c}': array [20] float64" for c in "abcdef") + ", … 8 in all}"
+    assert brief([torch.zeros(3, 9)] * 7) == "[" + "tensor [3 9] float32, " * 6 + "… 7 in all]"
+    assert brief({"a": 1}) == "{'a': 1}" and brief([1.5, None]) == "[1.5, None]" and brief(()) == "()"
     assert brief((1.23456, "x" * 200, {"k": None}, len)).startswith("(1.235, 'xxx")
     assert len(brief("x" * 10_000)) < 100 and brief(Pair(1, 2)) == "Pair(1, 2)" and brief(len) == "the function len"
     assert kind(1) == "a number (int)" and kind(Pair(1, 2)) == "a Pair" and kind(Exercise) == "a type"

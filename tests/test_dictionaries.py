@@ -168,6 +168,15 @@ def test_log_rows_reach_the_callback(acts):
     assert run.log[0]["explained_variance"] < run.log[-1]["explained_variance"] <= 1
 
 
+def test_short_runs_leave_no_bars_behind_and_long_ones_show_one(acts, capsys, monkeypatch):
+    train_sae(acts, **SMALL)
+    assert capsys.readouterr().err == ""
+    plain = training.tqdm
+    monkeypatch.setattr(training, "tqdm", lambda **options: plain(**options | {"delay": 1e-9, "mininterval": 0}))
+    train_sae(acts, **SMALL)
+    assert "batchtopk SAE: 100%" in capsys.readouterr().err
+
+
 CHILD = MAKE + """
 import sys, time
 from course_utils.dictionaries import train_sae

@@ -168,8 +168,13 @@ def test_what_is_no_prediction_is_refused(file):
         predict("00.x", "How many?", 0, 20, mine=21)
     with pytest.raises(CourseError, match="mine='long' is not known; nearest: 'longer'"):
         predict("00.x", "Which?", ["shorter", "longer"], mine="long")
-    with pytest.raises(CourseError, match="measured='long' is not known"):
-        predict("00.x", "Which?", ["shorter", "longer"]).reveal("long")
+    other = "This is prediction 00.x: if the cell reveals another one, first run the cell that asks for it"
+    for given in ("long", 87.5):
+        with pytest.raises(CourseError, match=f"measured={given!r} is not known; .* {other}"):
+            predict("00.x", "Which?", ["shorter", "longer"]).reveal(given)
+    for given in ("longer", None):
+        with pytest.raises(CourseError, match=f"measured={given!r} must be a number. {other}"):
+            predict("00.x", "How many?", 0, 20).reveal(given)
     with pytest.raises(CourseError, match="give a range"):
         predict("00.x", "How many?", 5)
     with pytest.raises(CourseError, match="key='x' must be notebook.name"):

@@ -208,7 +208,7 @@ def _collect(
     beside: list[tuple[Tensor, Tensor, Tensor, Labels | None]] = []
     with (
         tqdm(
-            total=n_tokens, desc=f"harvest {hook}", unit="tok", leave=False, disable=lab.quiet or None
+            total=n_tokens, desc=f"harvest {hook}", unit="tok", delay=2, leave=False, disable=lab.quiet or None
         ) as bar,
         writer,
         torch.autocast(lab.device.type, torch.bfloat16, enabled=swift is not None),

@@ -22,9 +22,9 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--l0", nargs="+", type=float, default=[8.0, 16.0, 32.0, 64.0], metavar="N",
                         help="active latents to compare the families at")
     parser.add_argument("--families", nargs="+", default=[], metavar="NAME", help="only these, such as TopK L1")
-    parser.add_argument("--seeds", type=int, default=3, help="SAEs for each point (default 3)")
+    parser.add_argument("--seeds", type=int, default=2, help="SAEs for each point (default 2)")
     parser.add_argument("--width", type=int, default=1024, help="latents (default 1024)")
-    parser.add_argument("--samples", type=int, default=800_000, help="activations to train each on (default 800,000)")
+    parser.add_argument("--samples", type=int, default=400_000, help="activations to train each on (default 400,000)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: build/frontier)")
     parser.add_argument("--install", action="store_true", help="also put the JSON into data/results, with its checksum")
     parser.set_defaults(func=run)

@@ -116,7 +116,7 @@ def evaluate(
     mean = _training_mean(lab, sae, hook, min(n_tokens, MEAN_TOKENS))
     parts = []
     # At GPT-2's vocabulary 2,048 rows of logits are 400 MB, and two such tensors are held.
-    with tqdm(total=n_tokens, unit="tok", unit_scale=True, desc="evaluate", leave=False) as bar:
+    with tqdm(total=n_tokens, unit="tok", unit_scale=True, desc="evaluate", delay=2, leave=False) as bar:
         for batch in lab.batches(n_tokens, split, batch_tokens=min(2048, max(256, 2**26 // lab.d_vocab))):
             parts.append(_measure(lab, sae, hook, batch, mean))
             bar.update(int(parts[-1].n.sum()))

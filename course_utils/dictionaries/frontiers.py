@@ -34,10 +34,10 @@ class Plan:
 
     hook: str
     l0s: tuple[int | float, ...] = (8, 16, 32, 64)
-    seeds: int = 3
+    seeds: int = 2
     width: int = 1024
-    n_tokens: int = 400_000  # harvested to train on
-    n_samples: int = 800_000  # trained on, repeats included
+    n_tokens: int = 200_000  # harvested to train on
+    n_samples: int = 400_000  # trained on, repeats included
     batch_size: int = 1024
     n_judged: int = 20_000  # held-out tokens
     families: tuple[str, ...] = tuple(FAMILIES)

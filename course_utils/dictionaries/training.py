@@ -170,14 +170,15 @@ def run(trainer: Trainer, batches: Callable[[int], Iterator[Tensor]], settings: 
         trainer.restore(saved[0], saved[1]["step"])
     begun, size, written = time.perf_counter() - before, trainer.recipe.batch_size, trainer.steps
     with tqdm(total=steps * size, initial=trainer.steps * size, unit="act", unit_scale=True,
-              desc=f"{trainer.recipe.kind} SAE") as bar:
+              desc=f"{trainer.recipe.kind} SAE", delay=2, leave=False) as bar:
         for batch in islice(batches(trainer.steps), steps - trainer.steps):
             logging = (trainer.steps + 1) % log_every == 0 or trainer.steps + 1 == steps
             found = trainer.step(batch, logging)
             bar.update(size)
             if logging:
                 log.append(trainer.row(*found))
-                bar.set_postfix({name: f"{log[-1][name]:.3g}" for name in ("explained_variance", "l0", "dead")})
+                said = {name: f"{log[-1][name]:.3g}" for name in ("explained_variance", "l0", "dead")}
+                bar.set_postfix(said, refresh=False)  # a refresh would show the bar before its delay is over
                 if on_log is not None:
                     on_log(log)
             if folder is not None and (trainer.steps % checkpoint_every == 0 or trainer.steps == steps):

@@ -5,8 +5,8 @@
 3. ``trial.test(effect, nulls={...}, ...)`` compares, returns a :class:`ClaimCard` and writes the ledger.
 
 The rule comes before the effect by construction, and a verdict is computed, never typed. The statistics live
-in ``estimates``, ``effects`` and ``nulls``, the cards in ``cards``, the file in ``ledger``; this room hands
-on their names, so that a notebook imports from one place.
+in ``estimates``, ``effects``, ``nulls`` and ``agreement``, the cards in ``cards``, the file in ``ledger``; this room
+hands on their names, so that a notebook imports from one place.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from course_utils.errors import CourseError, one_of
+from course_utils.evidence.agreement import cohen_kappa, krippendorff_alpha
 from course_utils.evidence.cards import ClaimCard, Rule
 from course_utils.evidence.effects import cohen_d, difference, paired_difference
 from course_utils.evidence.estimates import Estimate, bootstrap, bootstrap_ratio, bootstrap_sums, numbers
@@ -32,8 +33,8 @@ from course_utils.paths import checked
 
 __all__ = [
     "Claim", "ClaimCard", "Estimate", "Ledger", "Published", "Rule", "Trial", "bootstrap", "bootstrap_ratio",
-    "bootstrap_sums", "calibrate", "claim", "claims", "cohen_d", "difference", "holm", "null_p",
-    "paired_difference", "permutation_null", "permutation_test",
+    "bootstrap_sums", "calibrate", "claim", "claims", "cohen_d", "cohen_kappa", "difference", "holm",
+    "krippendorff_alpha", "null_p", "paired_difference", "permutation_null", "permutation_test",
 ]
 
 _TEXTS = ("id", "claim", "says", "for", "against", "statistic", "objection")

@@ -6,12 +6,14 @@ import math
 import numbers
 import reprlib
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 
 _SMALL = 12  # values up to which an array is written out
+_FEW = 6  # items of a container that are shown
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 
@@ -204,11 +206,13 @@ def brief(x: Any) -> str:
             return text
         shown = np.array2string(_numpy(x), separator=", ", formatter={"float_kind": "{:.4g}".format})
         return " ".join([text, *shown.split()])
-    if isinstance(x, tuple | list) and len(x) <= 6:
-        inner = ", ".join(map(brief, x))
-        return f"[{inner}]" if isinstance(x, list) else f"{type(x).__name__ if hasattr(x, '_fields') else ''}({inner})"
-    if isinstance(x, dict) and len(x) <= 6:
-        return "{" + ", ".join(f"{key!r}: {brief(value)}" for key, value in x.items()) + "}"
+    if isinstance(x, tuple | list | dict):
+        items = x.items() if isinstance(x, dict) else enumerate(x)
+        parts = [f"{key!r}: {brief(v)}" if isinstance(x, dict) else brief(v) for key, v in islice(items, _FEW)]
+        inner = ", ".join(parts + [f"… {len(x)} in all"] * (len(x) > _FEW))
+        if not isinstance(x, tuple):
+            return f"{{{inner}}}" if isinstance(x, dict) else f"[{inner}]"
+        return f"{type(x).__name__ if hasattr(x, '_fields') else ''}({inner})"
     if callable(x):
         return f"the function {getattr(x, '__name__', type(x).__name__)}"
     return _number(x) if isinstance(x, float | np.floating) else _SHORT.repr(x)

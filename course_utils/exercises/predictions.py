@@ -94,11 +94,14 @@ class Guess:
         measured
             A number, an estimate with its interval, or one of the choices.
         """
-        if isinstance(self.over, list):
-            if measured not in self.over:
-                raise one_of("measured", measured, self.over)
-        elif not hasattr(measured, "low"):
-            measured = float(measured)
+        other = f"This is prediction {self.key}: if the cell reveals another one, first run the cell that asks for it."
+        if isinstance(self.over, list) and measured not in self.over:
+            raise CourseError(f"{one_of('measured', measured, self.over)} {other}")
+        if not isinstance(self.over, list) and not hasattr(measured, "low"):
+            try:
+                measured = float(measured)
+            except (TypeError, ValueError):
+                raise CourseError(f"measured={measured!r} must be a number. {other}") from None
         mine = self.settle(measured)
         said = "No prediction was committed." if mine is None else f"You predicted {self._show(mine)}."
         said += f" Measured: {self._show(measured)}.{self._verdict(mine, measured)}"
