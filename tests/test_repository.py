@@ -299,6 +299,14 @@ def test_the_remote_check_can_fail():
 
 
 @by_notebook
+def test_each_prediction_has_a_name_of_its_own_and_is_revealed(path):
+    """Or after "Run all" a cell that is run again reveals another prediction's measurement."""
+    source = "\n".join(cell.source for cell in cells(path, "code"))
+    names = re.findall(r"(\w+) = predict\(", source)
+    assert len(set(names)) == len(names) and {*names} <= {*re.findall(r"(\w+)\.reveal\(", source)}
+
+
+@by_notebook
 def test_notebooks_import_only_what_is_installed_with_the_course(path):
     source = "\n".join(re.sub(r"^\s*[%!].*", "", cell.source, flags=re.M) for cell in cells(path, "code"))
     for node in ast.walk(ast.parse(source)):
