@@ -53,7 +53,7 @@ check: $(STAMP)  ## what CI adds: lint, promises about files, slow tests, mutant
 lab: $(STAMP)  ## open JupyterLab in notebooks/
 	$(PY) -m jupyterlab --notebook-dir=notebooks
 
-bench: $(STAMP)  ## measure speed side by side with the peers (15 minutes of a machine that does nothing else)
+bench: $(STAMP)  ## measure speed side by side with the peers (45 minutes of a machine that does nothing else)
 	@for file in $(filter-out %/harness.py %/report.py,$(wildcard benchmarks/*.py)); do \
 		echo "== $$file"; $(PY) "$$file" || exit 1; \
 	done

@@ -139,9 +139,8 @@ def main():
         before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
         after = rest.split(END)[1]
         readme.write_text(f"{before}{BEGIN}\n{text}{END}{after}", encoding="utf-8")
-        docs = HERE.parent / "docs"
-        docs.mkdir(exist_ok=True)
-        shutil.copy(BUILD / "growth.png", docs / "growth.png")
+        if growth:
+            shutil.copy(BUILD / "growth.png", HERE.parent / "docs" / "growth.png")
 
 
 if __name__ == "__main__":
