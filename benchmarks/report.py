@@ -93,33 +93,52 @@ def summary(found, growth):
 
 
 def figure(found, growth, file):
-    """Draw growth and the share of the limit."""
+    """Draw growth, each curve with the straight line of its slope, and the share of the limit."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    import numpy as np
 
-    fig, axes = plt.subplots(1, 4, figsize=(15, 3.6), layout="constrained")
-    for ax, (name, points) in zip(axes, growth["curves"].items(), strict=False):
-        x = [float(n) for n in points]
-        for part, marker in (("harvest", "o"), ("train", "s")):
-            if name in {"tokens", "layers" if part == "harvest" else "width"}:
-                ax.loglog(x, [p[part] for p in points.values()], marker=marker, label=part)
-        ax.set(xlabel=name, ylabel="seconds", title=f"cost by {name}")
-        ax.set_xticks(x, [f"{n:,.0f}" for n in x], rotation=30)
-        ax.minorticks_off()
+    fig, axes = plt.subplots(2, 2, figsize=(10, 7), layout="constrained")
+    for ax, (name, points) in zip(axes.flat, growth["curves"].items(), strict=False):
+        x = np.array([float(n) for n in points])
+        for part, said, marker, color in (("harvest", "harvest", "o", "#0072B2"),
+                                          ("train", "training", "s", "#D55E00")):
+            if f"{said} by {name}" not in growth["slopes"]:
+                continue
+            y, slope = np.array([p[part] for p in points.values()]), growth["slopes"][f"{said} by {name}"]
+            ax.loglog(x, y, marker=marker, linestyle="", color=color, label=f"{said}: slope {slope:.2f}")
+            middle = np.exp(np.log(y).mean() - slope * np.log(x).mean())
+            ax.loglog(x, middle * x**slope, color=color, linewidth=1)
+        ax.set(xlabel=name, ylabel="seconds", title=f"Cost by {name}")
+        ax.set_xticks(x, [f"{n:,.0f}" for n in x])
+        ax.set_xticks([], minor=True)
         if name == "tokens":
             memory = ax.twinx()
             memory.plot(x, [b / 1e9 for b in growth["memory"].values()], color="gray", linestyle=":")
-            memory.set(ylim=(0, None), ylabel="peak memory, GB (dotted)")
-        ax.legend(loc="upper left", fontsize=8)
-    share = {n.replace(", bfloat16", ""): x for c in found.values() for n, x in (c.get("roofline") or {}).items()
-             if "bfloat16" in n}
-    axes[3].barh(list(share), list(share.values()))
-    axes[3].axvline(1, color="gray", linestyle=":")
-    axes[3].invert_yaxis()
-    axes[3].set(title="share of the measured bf16 product rate\n(products of the plain algorithm)")
-    fig.savefig(file, dpi=110)
+            memory.set(ylim=(0, 1), ylabel="peak memory, GB (dotted)")
+        ax.legend(loc="upper left", fontsize=9, frameon=False)
+    _shares(axes[1, 1], found)
+    fig.savefig(file, dpi=100)
+
+
+def _shares(ax, found):
+    """Draw the share of the machine's product rate, by the plain algorithm's products and by those really made."""
+    names, bars = [], {"plain algorithm": [], "products made": []}
+    for content in found.values():
+        for name, share in (content.get("roofline") or {}).items():
+            if "bfloat16" in name:
+                names.append(name.replace(", bfloat16", ""))
+                bars["plain algorithm"].append(share)
+                bars["products made"].append(content.get("roofline_of_products_made", {}).get(name, share))
+    for k, (said, shares) in enumerate(bars.items()):
+        ax.barh([i + 0.4 * k for i in range(len(names))], shares, 0.38, label=said, color=("#999999", "#0072B2")[k])
+    ax.axvline(1, color="black", linestyle=":")
+    ax.set_yticks([i + 0.2 for i in range(len(names))], names)
+    ax.invert_yaxis()
+    ax.set(title="Share of the bfloat16 product rate", xlabel="by the products of")
+    ax.legend(loc="lower right", fontsize=9, frameon=False)
 
 
 def main():

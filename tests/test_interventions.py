@@ -195,7 +195,7 @@ def test_bad_input_gets_a_sentence(small_lab, sae, batch):
         (lambda: enter(splice(small_lab, make_sae("Standard", HOOK, 16))), "width 16; the activations have 32"),
         (lambda: enter(splice(small_lab, make_sae("Standard", "blocks.7.hook_resid_post", 32))), "hook='blocks.7"),
         (lambda: enter(steer(small_lab, "blocks.1.resid", torch.ones(32), 1)), "hook='blocks.1.resid'"),
-        (lambda: enter(steer(small_lab, HOOK, torch.ones(31), 1)), "length 31; .* have 32"),
+        (lambda: enter(steer(small_lab, HOOK, torch.ones(31), 1)), r"shape \[31\]; .* width 32"),
         (lambda: enter(steer(small_lab, HOOK, torch.full((32,), float("nan")), 1)), "finite"),
         (lambda: enter(steer(small_lab, HOOK, torch.ones(32), 1, positions=[99])), r"positions=\[99\] must lie"),
         (lambda: generate(small_lab, ""), "empty"),

@@ -29,7 +29,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # The one way through the house: a room imports only from rooms before it. A new room gets its place here.
 ROOMS = """errors paths evidence organism concepts toy recovery lab lessons activations dictionaries features
-    interventions raters plots cards widgets exercises cli""".split()
+    interventions steering causality raters plots cards widgets exercises cli""".split()
 # Pages that load something from elsewhere; a bare address in a bundled script's text loads nothing.
 REMOTE = re.compile(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//|url\(\s*["']?(?:https?:)?//|@import
     |(?:import|fetch|from)\s*\(?\s*["'](?:https?:)?//""", re.X)

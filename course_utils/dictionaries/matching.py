@@ -135,13 +135,20 @@ def train_at_l0(
         raise CourseError(f"trials={trials} must lie in 2 to 6: the short runs that one full run may cost.")
     if search.lever == "k":
         return search.result([search.train(l0, search.full)])
-    search.tried += known
+    found: list[tuple[Any, Trial]] = []
+    if search.lever == "target_l0":
+        # It names the L0 itself, and mostly reaches it at once. Far from it, L0 is no line in the lever: a pull that is
+        # too strong for the number of steps blows an SAE up, and what other targets tried would lead there.
+        found.append(search.train(search.start, search.full))
+        if search.near(found[-1][1]):
+            return search.result(found)
+    else:
+        search.tried += known
     short = min(search.full, trial_samples or search.full // 4)
     for _ in range(0 if len(search.runs(search.full)) > 1 else trials):
         if any(search.near(t) for t in search.runs(short)):
             break
         search.train(search.propose(short), short)
-    found: list[tuple[Any, Trial]] = []
     while len(found) < FULL and not (found and search.near(found[-1][1])):
         found.append(search.train(search.propose_full(short), search.full))
     return search.result(found)

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -35,6 +35,8 @@ class HookedModel:
     dtype: torch.dtype
     bos: int  # the tokenizer's BOS, or its EOS where it has none (GPT-2 was trained with that)
     n_params: int  # tied weights counted once
+    # In a run that follows on others (`follow`), how many positions came before; None in every other run.
+    past: int | None = field(default=None, init=False)
 
     @property
     def n_layers(self) -> int:
@@ -171,6 +173,56 @@ class HookedModel:
     def logits(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab"]:
         """Run the model to its end; ``with steer(...)`` and its like apply."""
         return self.run(tokens)
+
+    def logits_at(
+        self, tokens: Int[Tensor, "batch pos"], rows: Int[Tensor, " n"], places: Int[Tensor, " n"]
+    ) -> Float[Tensor, "n d_vocab"]:
+        """Return the logits of some places only: most of a small model's time goes into its vocabulary.
+
+        Parameters
+        ----------
+        tokens
+            Token ids, BOS at position 0.
+        rows, places
+            Which row, and which position in it; one pair for each result.
+        """
+        def pick(activation: Tensor) -> Tensor:
+            return activation[rows.to(activation.device), places.to(activation.device)][None]
+
+        with torch.no_grad(), self.hooked(("unembed.hook_in", pick)):
+            return self.model(self._checked(tokens))[0]
+
+    def follow(
+        self, tokens: Int[Tensor, "batch pos"], memory: Any = None
+    ) -> tuple[Float[Tensor, "batch d_vocab"], Any]:
+        """Run tokens that follow on those already read, and return the last position's logits.
+
+        Within the run ``self.past`` says at which position it begins; interventions ask for it.
+
+        Parameters
+        ----------
+        tokens
+            What comes next; at first BOS and the prompt.
+        memory
+            What the run before returned: keys and values of all positions up to there. It is changed in place.
+
+        Returns
+        -------
+        tuple
+            The logits, and the memory; None if the model keeps none.
+        """
+        self.past = 0 if memory is None else memory.get_seq_length()
+        n, total = len(tokens), self.past + tokens.shape[1]
+        # Said in full, because on some machines what is left to be inferred from the memory comes out as NaN.
+        given = {"attention_mask": torch.ones(n, total, dtype=torch.long, device=self.device),
+                 "position_ids": torch.arange(self.past, total, device=self.device).expand(n, -1)}
+        try:
+            with torch.no_grad():
+                logits, memory = self.model(self._checked(tokens), return_type="logits_and_cache", use_cache=True,
+                                            past_key_values=memory, **given)
+        finally:
+            self.past = None
+        return logits[:, -1], memory
 
     def capture(self, tokens: Int[Tensor, "batch pos"], hook: str) -> Float[Tensor, "batch pos *rest"]:
         """Return one hook's activations; nothing that comes after the hook is computed.

@@ -1,7 +1,7 @@
 """Pictures: data first, options by keyword, ``ax=None``, and the Axes come back; nothing is computed here.
 
 Colours, Axes and alternative texts come from ``figures``, the pictures of training from ``training``, those of toy
-models from ``geometry``; this room hands on their public names.
+models from ``geometry``, those of steering from ``steering``; this room hands on their public names.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ from course_utils.plots.figures import (
     words,
 )
 from course_utils.plots.geometry import arrows, feature_bars, overlaps, phase_map, shares, stacked
+from course_utils.plots.steering import dose_response, matrix, trade_off
 from course_utils.plots.training import LiveTraining, training_curves
 
 __all__ = [
-    "LiveTraining", "PALETTE", "alt_text", "arrows", "density_histogram", "describe", "feature_bars", "frontier",
-    "intervals", "loss_bars", "null_distributions", "overlaps", "phase_map", "shares", "stacked", "training_curves",
+    "LiveTraining", "PALETTE", "alt_text", "arrows", "density_histogram", "describe", "dose_response", "feature_bars",
+    "frontier", "intervals", "loss_bars", "matrix", "null_distributions", "overlaps", "phase_map", "shares", "stacked",
+    "trade_off", "training_curves",
 ]
 
 

@@ -1,9 +1,4 @@
-"""Reach into a running model: splice an SAE in, ablate its latents, steer along a direction, generate.
-
-Each is a context manager over the model's hooks: inside the ``with`` block every run of the lab is changed, after it
-none is, whatever ended the block. All leave position 0 (BOS) alone unless told otherwise: no SAE here is trained on it,
-and heads use it as their resting place.
-"""
+"""Put an SAE into the model: splice its reconstruction in, or take some of its latents away."""
 
 from __future__ import annotations
 
@@ -41,10 +36,11 @@ def _to_sae(activation: Tensor, sae: Any) -> Tensor:
     return x
 
 
-def _after_bos(activation: Tensor, new: Tensor) -> Tensor:
+def _after_bos(lab: Lab, activation: Tensor, new: Tensor) -> Tensor:
     """Put ``new`` everywhere but at position 0, in the activation's own shape and type."""
     result = new.reshape(activation.shape).to(activation.device, activation.dtype)
-    result[:, 0] = activation[:, 0]
+    if not lab.past:
+        result[:, 0] = activation[:, 0]
     return result
 
 
@@ -70,7 +66,7 @@ def splice(lab: Lab, sae: Any, error_term: bool = False) -> Iterator[None]:
     def replace(activation: Tensor) -> Tensor:
         x = _to_sae(activation, sae)
         new = decode(sae, sae.encode(x), x)
-        return _after_bos(activation, new + (x - new) if error_term else new)
+        return _after_bos(lab, activation, new + (x - new) if error_term else new)
 
     with lab.hooked((_site(lab, sae), replace)):
         yield
@@ -122,7 +118,7 @@ def ablate(
             return 0.0
         if mode == "mean":
             return means.to(f)[chosen]
-        return f[_donors(f, mask, seed)][..., chosen]
+        return f[_donors(f, mask, seed, lab.past)][..., chosen]
 
     def replace(activation: Tensor) -> Tensor:
         x = _to_sae(activation, sae)
@@ -133,118 +129,21 @@ def ablate(
         # As a difference of two decodings the error term is exact: an inactive latent changes no bit of x.
         changed = decode(sae, ablated, x)
         new = x + (changed - decode(sae, f, x)) if error_term else changed
-        return _after_bos(activation, new)
+        return _after_bos(lab, activation, new)
 
     with lab.hooked((_site(lab, sae), replace)):
         yield
 
 
-def _donors(f: Tensor, mask: Tensor | None, seed: int) -> tuple[Tensor, Tensor]:
+def _donors(f: Tensor, mask: Tensor | None, seed: int, past: int | None) -> tuple[Tensor, Tensor]:
     """Draw a donor (row and position) for every token of a batch; one seed, one draw."""
     allowed = torch.ones(f.shape[:2], dtype=torch.bool) if mask is None else mask.cpu().clone()
     if allowed.shape != f.shape[:2]:
         raise CourseError(f"mask has shape {tuple(allowed.shape)}; the tokens have {tuple(f.shape[:2])}.")
-    allowed[:, 0] = False
+    allowed[:, 0] &= bool(past)  # behind a cache the first column is no BOS
     pool = allowed.nonzero()
     if not len(pool):
         raise CourseError("mode='resample' needs at least one token after BOS to draw from.")
     draw = torch.randint(len(pool), tuple(f.shape[:2]), generator=torch.Generator().manual_seed(seed))
     row, pos = pool[draw].to(f.device).unbind(-1)
     return row, pos
-
-
-@contextlib.contextmanager
-def steer(
-    lab: Lab, hook: str, direction: Float[Tensor, " d"], scale: float | int,
-    positions: Sequence[int] | slice | None = None,
-) -> Iterator[None]:
-    """Add ``scale * direction`` to an activation (activation addition, Turner et al. 2023).
-
-    Parameters
-    ----------
-    lab
-        The opened model.
-    hook
-        Where to add, e.g. ``"blocks.1.hook_resid_post"``.
-    direction
-        What to add, as long as the activation is wide (heads side by side); it is not normalised.
-    scale
-        How much of it, in the activation's own units; 0 changes nothing at all, not even a bit.
-    positions
-        Which positions of each row; None: all but BOS.
-
-    Raises
-    ------
-    CourseError
-        If the hook is unknown, or the direction or scale is not finite or not of the activation's width.
-    """
-    lab.check_hook(hook)
-    if not torch.isfinite(direction).all() or not torch.isfinite(torch.tensor(float(scale))):
-        raise CourseError("direction and scale must be finite; one of them holds NaN or infinity.")
-    where = slice(1, None) if positions is None else positions
-    where = where if isinstance(where, slice) else list(where)
-
-    def add(activation: Tensor) -> Tensor:
-        width = activation[0, 0].numel()
-        if len(direction) != width:
-            raise CourseError(f"direction has length {len(direction)}; activations at {hook!r} have {width}.")
-        steered = activation.clone()
-        try:
-            steered[:, where] += (scale * direction).reshape(activation.shape[2:]).to(activation)
-        except IndexError as error:
-            raise CourseError(f"positions={positions} must lie within {activation.shape[1]}.") from error
-        return steered
-
-    with lab.hooked(*([(hook, add)] if scale else [])):
-        yield
-
-
-def generate(
-    lab: Lab, prompt: str, max_new_tokens: int = 32, temperature: float | int = 1.0, seed: int = 0, n: int = 1
-) -> list[str]:
-    """Continue a prompt ``n`` times, under whatever intervention is in force.
-
-    The whole context is run anew for every token: with a cache, hooks would see each token as position 0.
-
-    Parameters
-    ----------
-    lab
-        The opened model.
-    prompt
-        Text to continue.
-    max_new_tokens
-        At most so many tokens; the end of the context or an end-of-text token stops earlier.
-    temperature, seed
-        How tokens are drawn; temperature 0 takes the most likely one each time.
-    n
-        How many continuations.
-
-    Returns
-    -------
-    list of str
-        The continuations, without the prompt.
-
-    Raises
-    ------
-    CourseError
-        If the prompt is empty or fills the context, or a number is out of range.
-    """
-    if min(max_new_tokens, n) < 1 or not temperature >= 0:
-        raise CourseError(f"{max_new_tokens=} and {n=} must be at least 1, {temperature=} at least 0.")
-    start = lab.encode(prompt)
-    if start.shape[1] >= lab.n_ctx:
-        raise CourseError(f"prompt fills the context of {lab.n_ctx} tokens; shorten it to leave room.")
-    tokens, end = start.expand(n, -1), lab.tokenizer.eos_token_id  # the bridge gives every tokenizer an EOS
-    generator = torch.Generator().manual_seed(seed)
-    done = torch.zeros(n, dtype=torch.bool)
-    for _ in range(min(max_new_tokens, lab.n_ctx - start.shape[1])):
-        last = lab.logits(tokens)[:, -1].float().cpu()  # drawn on the CPU: the same text on every device
-        drawn = (torch.multinomial(torch.softmax(last / temperature, -1), 1, generator=generator) if temperature
-                 else last.argmax(-1, keepdim=True))
-        drawn[done] = end
-        done |= drawn[:, 0] == end
-        tokens = torch.cat([tokens, drawn.to(tokens)], dim=1)
-        if done.all():
-            break
-    continuations = [row.tolist() for row in tokens[:, start.shape[1] :]]
-    return [lab.text_of(row[: row.index(end)] if end in row else row) for row in continuations]
