@@ -36,7 +36,7 @@ _ROOMS = {
     ),
     "interventions": ("splice", "ablate", "steer", "generate", "sample", "erase", "project_out", "swap", "das"),
     "steering": ("try_methods", "judge_text"),
-    "causality": ("account",),
+    "causality": ("account", "attribution"),
     "raters": ("WordRater", "ChatRater", "judge"),
     "cards": ("feature_card", "CardIndex", "read_latents"),
     "widgets": ("explore",),
@@ -44,7 +44,7 @@ _ROOMS = {
     "widgets.dial": ("dial",),
     "exercises": ("exercise", "hint", "reveal", "predict", "recall", "ExerciseError"),
     "evidence": ("Estimate", "bootstrap", "permutation_test", "holm", "cohen_kappa", "krippendorff_alpha", "claim",
-                 "ClaimCard", "Ledger"),
+                 "ClaimCard", "Ledger", "defend"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 

@@ -110,3 +110,38 @@ def numbered(lab: Lab, split: str, seed: int, concept: str = "") -> Iterator[tup
         left -= len(document.ids)
         if left <= 0:
             return
+
+
+def siblings(lab: Lab, concept: str) -> list[int]:
+    """Return the first tokens of what a concept is told apart from: other things of its kind, or words of its list.
+
+    Raises
+    ------
+    CourseError
+        If the concept is unknown, or has no siblings.
+    """
+    own, found = _first_tokens(lab, concept)
+    if not (others := sorted(found - own)):
+        raise CourseError(f"concept={concept!r} has no siblings in {lab.name}'s vocabulary; take another.")
+    return others
+
+
+def _first_tokens(lab: Lab, concept: str) -> tuple[set[int], set[int]]:
+    """Return the first tokens of a concept's names, and of all names of its kind."""
+    marks_of(lab, concept)  # refuses unknown ones
+    column, _, value = concept.partition(":")
+    if column == "entity" and value.count(":"):
+        words = lab.world.lists[value.split(":")[0]]
+        of = {words.key(i): {lab.tokenizer.encode(f" {form}", add_special_tokens=False)[0]
+                             for name in words.names for form in row[words.columns.index(name)]}
+              for i, row in enumerate(words.rows)}
+        return of[value], set().union(*of.values())
+    if column in ("entity", "attribute"):
+        return set(), set()  # a whole kind, or what several things share: nothing is like it
+    lists = word_lists()
+    ids = {i: lists[text[1:]] for i, text in enumerate(lab.token_strings) if text[:1] == " " and text[1:] in lists}
+    if column == "word":
+        mine = {i for i, text in enumerate(lab.token_strings) if text == value}
+        near = {i for i, name in ids.items() if name == lists.get(value.strip())}
+        return mine, near if near - mine else set(ids)  # alone in its list: told apart from all listed words
+    return {i for i, name in ids.items() if f"word_list:{name}" == concept}, set(ids)

@@ -116,7 +116,7 @@ def train_sae(
     l1: int | float | None = None, seed: int = 0, checkpoint: str | os.PathLike | None = None,
     checkpoint_every: int = 200, log_every: int = 50, on_log: Callable[[training.Rows], object] | None = None,
     device: str = "auto", aux_rows: int | None = 256, step: str = "auto", scaled: bool = True, centred: bool = True,
-    heldout: Activations | Float[Tensor, "m d_model"] | None = None, **options: Any,
+    freeze_decoder: bool = False, heldout: Activations | Float[Tensor, "m d_model"] | None = None, **options: Any,
 ) -> Run:
     """Train an SAE on activations.
 
@@ -155,6 +155,8 @@ def train_sae(
         ``"auto"``: ours where it serves, in bfloat16 where the processor has that.
     scaled, centred
         Scale activations to a mean length of sqrt(d_model) while training; start ``b_dec`` at their mean.
+    freeze_decoder
+        Leave the decoder at its random start and train all else: the null of Sanity checks for SAEs (arXiv 2602.14111).
     heldout
         Activations that the log measures as well (BOS left out), without training on them.
     **options
@@ -173,7 +175,8 @@ def train_sae(
     check_kind(kind, families())
     acts = as_activations(acts)
     n_samples = passes(acts, n_samples, batch_size)
-    recipe = Recipe(kind, width, k, lr, l1, n_samples, batch_size, seed, aux_rows, options, step, scaled, centred)
+    recipe = Recipe(kind, width, k, lr, l1, n_samples, batch_size, seed, aux_rows, options, step, scaled, centred,
+                    freeze_decoder)
     folder = None if checkpoint is None else checkpoints.prepare(checkpoint)
     head, batches = source(acts, batch_size, seed)
     first = torch.cat(head).double()

@@ -40,6 +40,7 @@ class Recipe:
     step: str = "auto"
     scaled: bool = True
     centred: bool = True
+    freeze_decoder: bool = False
 
     def __post_init__(self) -> None:
         """Refuse settings out of range, each in a sentence."""

@@ -83,7 +83,9 @@ class Trainer:
         self.recipe, self.sae, self.gradients, self.rates, self.coefficients = recipe, *parts
         self.scale, self.steps, self.heldout = scale, 0, heldout
         self.device = self.sae.W_dec.device
-        self.adam = torch.optim.Adam(self.gradients.weights.values(), lr=parts.rates[0], fused=True)
+        frozen = {"W_dec"} if recipe.freeze_decoder else set()
+        self.weights = {name: w for name, w in parts.gradients.weights.items() if name not in frozen}
+        self.adam = torch.optim.Adam(self.weights.values(), lr=parts.rates[0], fused=True)
         self.since_fired = torch.zeros(recipe.width, device=self.device)
 
     @property
@@ -98,7 +100,7 @@ class Trainer:
         weights = {name: c.value for name, c in self.coefficients.items()}
         out = self.gradients(x, weights, self.dead, self.steps, logging)
         self.since_fired.add_(1).masked_fill_(out.fired, 0)
-        torch.nn.utils.clip_grad_norm_(self.gradients.weights.values(), 1.0)
+        torch.nn.utils.clip_grad_norm_(self.weights.values(), 1.0)
         self.adam.step()
         self.adam.zero_grad()
         for c in self.coefficients.values():
@@ -122,7 +124,7 @@ class Trainer:
     def tensors(self) -> dict[str, Tensor]:
         """Name all tensors that the next step depends on."""
         named = {f"sae.{name}": t for name, t in self.sae.state_dict().items()} | {"since_fired": self.since_fired}
-        for name, parameter in self.gradients.weights.items():
+        for name, parameter in self.weights.items():
             named |= {f"adam.{name}.{key}": t for key, t in self.adam.state[parameter].items()}
         return named
 
@@ -132,7 +134,7 @@ class Trainer:
         self.steps = step
         self.since_fired.copy_(tensors["since_fired"])
         self.sae.load_state_dict({n[4:]: t for n, t in tensors.items() if n.startswith("sae.")})
-        for name, parameter in self.gradients.weights.items():
+        for name, parameter in self.weights.items():
             prefix = f"adam.{name}."
             saved = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
             self.adam.state[parameter] = {n: t.to(parameter.device, copy=True) for n, t in saved.items()}

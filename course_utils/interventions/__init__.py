@@ -11,10 +11,10 @@ from course_utils.interventions.alignment import Aligned, das
 from course_utils.interventions.erasing import Eraser, erase, leace, project_out, spanned
 from course_utils.interventions.interchange import Interchange, Pairs, interchange_scores, swap
 from course_utils.interventions.spaces import Coordinates, Latents, Space, Subspace, Whole
-from course_utils.interventions.splicing import MODES, ablate, splice
+from course_utils.interventions.splicing import MODES, ablate, divert, splice
 from course_utils.interventions.steering import reads, steer
 from course_utils.interventions.writing import Sample, generate, sample
 
 __all__ = ["MODES", "Aligned", "Coordinates", "Eraser", "Interchange", "Latents", "Pairs", "Sample", "Space",
-           "Subspace", "Whole", "ablate", "das", "erase", "generate", "interchange_scores", "leace", "project_out",
-           "reads", "sample", "spanned", "splice", "steer", "swap"]
+           "Subspace", "Whole", "ablate", "das", "divert", "erase", "generate", "interchange_scores", "leace",
+           "project_out", "reads", "sample", "spanned", "splice", "steer", "swap"]

@@ -13,12 +13,14 @@ Source: Huang et al. 2024, RAVEL, arXiv 2402.17700.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 from tqdm.auto import tqdm
 
 from course_utils.errors import CourseError
@@ -96,6 +98,15 @@ class Pairs(NamedTuple):
     """First token of the source's answer to this question."""
     stay: Int[Tensor, " n"]
     """First token of the base's own answer."""
+
+    @classmethod
+    def joined(cls, parts: Sequence[Pairs], fill: int) -> Pairs:
+        """Lay several below each other; ``fill`` pads the shorter rows behind, e.g. ``lab.bos``."""
+        columns = dict(zip(cls._fields, zip(*parts, strict=True), strict=True))
+        for name in ("base", "source"):
+            width = max(part.shape[1] for part in columns[name])
+            columns[name] = [pad(part, (0, width - part.shape[1]), value=fill) for part in columns[name]]
+        return cls(**{name: torch.cat(tuple(column)) for name, column in columns.items()})
 
     def take(self, rows: Any) -> Pairs:
         """Pick some pairs, and cut off the padding that they do not need."""

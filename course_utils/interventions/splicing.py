@@ -76,7 +76,7 @@ def splice(lab: Lab, sae: Any, error_term: bool = False) -> Iterator[None]:
 def ablate(
     lab: Lab, sae: Any, latents: Sequence[int] | Int[Tensor, " k"], mode: str = "zero",
     means: Float[Tensor, " d_sae"] | None = None, error_term: bool = True,
-    mask: Bool[Tensor, "batch pos"] | None = None, seed: int = 0,
+    mask: Bool[Tensor, "batch pos"] | None = None, seed: int = 0, only: Bool[Tensor, "batch pos"] | None = None,
 ) -> Iterator[None]:
     """Take latents away and keep everything else.
 
@@ -99,11 +99,13 @@ def ablate(
     mask, seed
         For ``"resample"``: which tokens may be donors (give `Batch.mask`, or padding donates too; BOS never
         does), and how they are drawn.
+    only
+        Where to take them away; None: at every position but BOS. Everywhere else nothing is changed.
 
     Raises
     ------
     CourseError
-        If ``mode`` is unknown, a latent is out of range, or ``means`` is missing.
+        If ``mode`` is unknown, a latent is out of range, ``means`` is missing, or ``only`` is not of the rows' shape.
     """
     chosen = torch.as_tensor(latents, dtype=torch.long, device=sae.W_dec.device).flatten()
     if mode not in MODES:
@@ -129,7 +131,51 @@ def ablate(
         # As a difference of two decodings the error term is exact: an inactive latent changes no bit of x.
         changed = decode(sae, ablated, x)
         new = x + (changed - decode(sae, f, x)) if error_term else changed
-        return _after_bos(lab, activation, new)
+        return _after_bos(lab, activation, new if only is None else _where(only, new, x))
+
+    with lab.hooked((_site(lab, sae), replace)):
+        yield
+
+
+def _where(only: Tensor, new: Tensor, x: Tensor) -> Tensor:
+    if only.shape != x.shape[:2]:
+        raise CourseError(f"only has shape {tuple(only.shape)}; the tokens have {tuple(x.shape[:2])}.")
+    there = only.to(x.device).reshape(*only.shape, *[1] * (x.ndim - 2))  # heads may still lie apart
+    return torch.where(there, new.reshape(x.shape), x)
+
+
+@contextlib.contextmanager
+def divert(lab: Lab, sae: Any, latents: Sequence[int] | Int[Tensor, " k"],
+           rows: Float[Tensor, "k d"]) -> Iterator[None]:
+    """Take away what latents write, but along other directions: x − Σ f_i · rows_i. The null of `ablate`.
+
+    Parameters
+    ----------
+    lab, sae
+        As in `ablate`.
+    latents
+        Whose activity decides where, and how much.
+    rows
+        ``[k d]``: what each takes away. With the latents' own decoder rows it is `ablate` at zero; with others' it is
+        a shuffled decoder, with random ones of the same length a random direction at an equal dose.
+
+    Raises
+    ------
+    CourseError
+        If a latent is out of range, or there is not one row of the SAE's width for each.
+    """
+    chosen = torch.as_tensor(latents, dtype=torch.long, device=sae.W_dec.device).flatten()
+    if rows.shape != (len(chosen), sae.cfg.d_in) or not rows.isfinite().all():
+        raise CourseError(f"rows has shape {list(rows.shape)}; give {[len(chosen), sae.cfg.d_in]} finite numbers, a "
+                          "row for each latent.")
+    if len(chosen) and not 0 <= int(chosen.min()) <= int(chosen.max()) < sae.cfg.d_sae:
+        raise CourseError(f"latents={chosen.tolist()} must lie in 0 to {sae.cfg.d_sae - 1}.")
+
+    def replace(activation: Tensor) -> Tensor:
+        x = _to_sae(activation, sae)
+        f = sae.encode(x)
+        f = f.to_dense() if f.is_sparse else f
+        return _after_bos(lab, activation, x.flatten(2) - f[..., chosen] @ rows.to(f))
 
     with lab.hooked((_site(lab, sae), replace)):
         yield

@@ -6,4 +6,4 @@ CONTRIBUTING.md.
 """
 
 LESSONS = {"00": "start_here", "01": "language_model", "02": "superposition", "03": "sparse_autoencoders",
-           "04": "training", "05": "neurons", "06": "reading", "07": "missing", "08": "steering"}
+           "04": "training", "05": "neurons", "06": "reading", "07": "missing", "08": "steering", "09": "causality"}

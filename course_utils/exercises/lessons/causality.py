@@ -117,7 +117,7 @@ def _(rng):
     yield draw(6, 11, 2, 3.0)
 
 
-match = Exercise("09.6", "as often active", stars=2, minutes=12, lines=4, hints=(
+match = Exercise("09.5", "as often active", stars=2, minutes=12, lines=4, hints=(
     "Throw out the latent itself and the dead ones *before* you sort, and keep the ids of those left. Twice as often "
     "and half as often are equally near: the distance is that of the logarithms.",
     "`ids = torch.arange(len(density))`, then `ids = ids[(density > 0) & (ids != latent)]`. With `gap = (density[ids] "

@@ -148,7 +148,7 @@ def _(rng):
     yield 1.3 * direct[:4] + _draw(rng, 4, scale=0.1), direct[:4]  # and added to
 
 
-half = Exercise("09.5", "how many for half", stars=2, minutes=10, lines=4, hints=(
+half = Exercise("09.7", "how many for half", stars=2, minutes=10, lines=4, hints=(
     "Mark the k at which at most one half remains. A mark counts only if every larger k is marked too, so walk from "
     "the largest k down, and stop at the first that is not.",
     "`low = remains <= 0.5`, and `stays = np.logical_and.accumulate(low[::-1])[::-1]` is True from where it stays low. "

@@ -84,7 +84,7 @@ def _(rng):
     yield _draw(rng, 5, 3) + 2, 0.2 * _draw(rng, 3), _draw(rng, 3)
 
 
-cost = Exercise("09.7", "at equal damage", stars=2, minutes=12, lines=3, hints=(
+cost = Exercise("09.8", "at equal damage", stars=2, minutes=12, lines=3, hints=(
     "Ask first whether the budget lies within what was measured; both ends belong to it. Within it, the effect lies on "
     "the straight line between the two doses around the budget.",
     "If `damage[0] <= budget <= damage[-1]` does not hold, return None. Else `np.interp(x, xp, fp)` reads off, at x, "
@@ -169,7 +169,7 @@ def _(rng):
         yield damage, effect, budget
 
 
-swap = Exercise("09.8", "change one thing only", stars=3, minutes=12, lines=2, hints=(
+swap = Exercise("09.6", "change one thing only", stars=3, minutes=12, lines=2, hints=(
     "`x @ Q` are a row's k coordinates in the subspace, and multiplying them by `Q.T` leads back to d numbers. By how "
     "much do the coordinates of source and base differ?",
     "`inside = (source - base) @ Q`; lead that back with `Q.T`, and add it to the base."))

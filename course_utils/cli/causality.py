@@ -1,0 +1,93 @@
+"""``course causality``: every way to take a concept away, on many concepts, with all nulls; JSON and a table."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from course_utils.errors import CourseError
+from course_utils.paths import DATA, build_dir, write_sums
+
+if TYPE_CHECKING:
+    from course_utils.causality.bench import Sweep
+    from course_utils.lab import Lab
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Add ``causality`` to ``course``."""
+    parser = commands.add_parser("causality", help="notebook 09's trial of many concepts (minutes; goes on if cut off)")
+    parser.add_argument("--model", help="as in course run (default: the organism)")
+    parser.add_argument("--text", help="as in course run")
+    parser.add_argument("--concepts", type=int, default=24, metavar="N", help="how many (default 24)")
+    parser.add_argument("--places", type=int, default=16, metavar="N", help="places of each split (default 16)")
+    parser.add_argument("--nulls", type=int, default=100, metavar="N", help="draws of each null (default 100)")
+    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="SAEs that differ in their seed (default 5)")
+    parser.add_argument("--least", type=float, default=0.5, metavar="P",
+                        help="probability of the word that counts as saying it (default 0.5)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: build/causality)")
+    parser.add_argument("--install", action="store_true", help="also put the JSON into data/results, with its checksum")
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make what is missing of the SAEs and of the sweep, then write the table."""
+    from course_utils.causality.bench import Plan
+    from course_utils.causality.kept import sweep
+    from course_utils.causality.occasions import concept_list
+    from course_utils.lab import open_lab
+
+    if args.seeds < 1:
+        raise CourseError(f"--seeds={args.seeds} must be at least 1.")
+    lab = open_lab(args.model, text=args.text)
+    plan = Plan(lab.middle_hook, tuple(concept_list(lab, args.concepts)), args.places, n_null=args.nulls,
+                least=args.least)
+    folder, name = args.out or build_dir() / "causality", f"causality-{lab.name.replace('/', '--')}"
+    found = sweep(lab, plan, dictionaries(lab, plan.hook, args.seeds), folder / f"{name}.json")
+    text = table(found)
+    (folder / f"{name}.md").write_text(text + "\n", encoding="utf-8")
+    print(f"{text}\n{folder / name}.json, .md")
+    if args.install:
+        (DATA / "results").mkdir(exist_ok=True)
+        shutil.copy(folder / f"{name}.json", DATA / "results")
+        print(f"data/SHA256SUMS: {write_sums()} files")
+    return 0
+
+
+def dictionaries(lab: Lab, hook: str, seeds: int) -> dict[str, Any]:
+    """Return SAEs of one recipe that differ in their seed, a wide one, and one whose decoder stayed as it was drawn."""
+    from course_utils.dictionaries import ready_sae
+    from course_utils.dictionaries.ready import remade
+    from course_utils.dictionaries.shelf import recipes
+
+    first = ready_sae(lab, hook)
+    same = [spec for spec in recipes().values() if (spec.hook, spec.width, spec.kind, spec.seed) == (
+        hook, first.cfg.d_sae, "batchtopk", 0) and "freeze_decoder" not in spec.settings]
+    shipped = lab.world is not None and same
+    others = [remade(lab, replace(same[0], seed=seed)) if shipped else ready_sae(lab, hook, seed=seed)
+              for seed in range(1, seeds)]
+    return {f"seed {i}": sae for i, sae in enumerate([first, *others])} | {
+        "width 4,096": ready_sae(lab, hook, width=4096), "frozen decoder": ready_sae(lab, hook, freeze_decoder=True)}
+
+
+def table(found: Sweep) -> str:
+    """Return the means over concepts as a Markdown table."""
+    from course_utils.evidence import bootstrap
+
+    heads = ["way", "setting", "remains", "probability", "others", "damage, nats"]
+    lines = [heads, ["---"] * len(heads)]
+    for cell in found.found[0].cells:
+        columns = {what: found.column(cell.way, cell.setting, what) for what in ("remains", "p", "others", "damage")}
+        lines.append([cell.way, cell.setting, f"{bootstrap(columns['remains']):.2f}", f"{columns['p'].mean():.3f}", *(
+            "" if getattr(cell, what) is None else f"{columns[what].mean():.3f}" for what in ("others", "damage"))])
+    lines += [[f"null: {name}", "", f"{found.null(name).mean():.2f}", "", "", ""] for name in found.found[0].nulls]
+    for name in found.found[0].dictionaries:
+        shares = [bootstrap([f.dictionaries[name][i] for f in found.found]) for i in range(len(found.plan.ks))]
+        lines.append([f"latents of {name}", f"k={found.plan.ks}", ", ".join(f"{e.value:.2f}" for e in shares), "", "",
+                      ""])
+    for name in found.saes:
+        f1, remains = found.detector(name)
+        lines.append([f"best detector of {name}", f"F1 {f1.mean():.2f}", f"{bootstrap(remains):.2f}", "", "", ""])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
