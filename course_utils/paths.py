@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from functools import cache
@@ -41,14 +42,33 @@ def cache_dir() -> Path:
     CourseError
         If it cannot be made.
     """
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(os.environ.get("COURSE_CACHE") or Path(home) / "under-the-hood").expanduser()
+    folder = _cache()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CourseError(f"{str(folder)!r} cannot be made ({error.strerror}); set COURSE_CACHE to a folder that you "
                           "may write to.") from error
     return folder
+
+
+def _cache() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("COURSE_CACHE") or Path(home) / "under-the-hood").expanduser()
+
+
+def prefetched() -> Path | None:
+    """Return the cache folder if ``course prefetch`` filled it, else None.
+
+    There the hub's files lie in ``hub/``, texts in ``texts/``, harvests in ``harvests/``, SAEs that were trained in
+    ``saes/``; ``manifest.json`` holds the SHA-256 of each. What lies there is used without asking the hub.
+    """
+    folder = _cache()
+    return folder if (folder / "manifest.json").is_file() else None
+
+
+def disk_full(error: OSError) -> bool:
+    """Say whether a write failed for want of room: a full disk, a quota, or a file larger than the disk can hold."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def sha256(path: Path) -> str:

@@ -115,10 +115,10 @@ def on_hub(tmp_path) -> Callable[[str], dict]:
     env = kept | {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_PROGRESS_BARS": "1", "OMP_NUM_THREADS": "1",
                   "COURSE_BUILD": str(tmp_path / "build"), "COURSE_CACHE": str(tmp_path / "course")}
 
-    def run(code: str) -> dict:
+    def run(code: str, seconds: float = 240) -> dict:
         inside = textwrap.indent(textwrap.dedent(code), "    ")  # of the with statement
         done = subprocess.run([sys.executable, "-c", "\n".join([textwrap.dedent(start), inside, end])], env=env,
-                              cwd=Path(__file__).parent, capture_output=True, text=True, timeout=240)
+                              cwd=Path(__file__).parent, capture_output=True, text=True, timeout=seconds)
         assert done.returncode == 0, done.stderr[-3000:]
         return json.loads(done.stdout.splitlines()[-1]) | {"output": done.stdout, "errors": done.stderr}
 

@@ -16,6 +16,7 @@ import hashlib
 import json
 import re
 import socket
+import sys
 import threading
 import time
 import urllib.parse
@@ -44,6 +45,7 @@ class Fault(NamedTuple):
 
     status: int | None = None  # instead of the answer, e.g. 404, 429, 500
     cut: int | None = None  # close the connection after so many bytes of the body
+    pause: float = 0.0  # seconds before it is closed
     slow: float = 0.0  # seconds before the first byte
     wrong: bool = False  # every byte of the body is another, at the right length
     headers: Mapping[str, str] = {}  # e.g. {"Retry-After": "1"}
@@ -119,7 +121,7 @@ class Hub:
 def running() -> Iterator[Hub]:
     """Run a hub as long as the block lasts."""
     hub = Hub()
-    with ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": hub})) as server:
+    with Server(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": hub})) as server:
         server.daemon_threads = True
         hub.port = server.server_address[1]
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
@@ -129,6 +131,14 @@ def running() -> Iterator[Hub]:
         finally:
             server.shutdown()
             thread.join()
+
+
+class Server(ThreadingHTTPServer):
+    """Says nothing when a client hangs up, as one that is killed does."""
+
+    def handle_error(self, *address: object) -> None:
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(*address)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -241,6 +251,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(sent)
         if len(sent) < len(body):
             self.wfile.flush()
+            time.sleep(self.fault.pause)
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
 

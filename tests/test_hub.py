@@ -118,7 +118,7 @@ def test_faults_of_the_hub_are_mended_or_said(on_hub):
         """)
     assert "model='nobody/nothing' is not on the hub" in found["no such model"][0]
     assert found["model cut once"][0] == "fine"
-    assert "could not be downloaded or read (RemoteEntryNotFoundError)" in found["no weights"][0]
+    assert "could not be downloaded or read (the hub answered 404)" in found["no weights"][0]
     assert found["sae cut once"][0] == "fine" == found["sae damaged in the cache"][0]
     assert "could not be downloaded or read" in found["release gone"][0]
     assert "text='hub:nobody/nothing' is not on the hub" in found["unknown text"][0]

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from course_utils.errors import CourseError
-from course_utils.lab import machine, models, open_lab, random_twin, stream, text, token_losses
+from course_utils.lab import hub, machine, models, open_lab, random_twin, stream, text, token_losses
 from course_utils.paths import DATA
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -276,7 +276,7 @@ def test_hub_out_of_reach_is_said_within_seconds(monkeypatch, tmp_path):
         silent.listen()
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         start = time.monotonic()
-        assert models.hub_error(timeout=0.5)
+        assert hub.hub_error(timeout=0.5)
         assert time.monotonic() - start < 2
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(CourseError, match="model='gpt2' needs the hub.*model='organism' or a local directory"):

@@ -10,6 +10,7 @@ from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, 
 from loopback_hub import Fault
 
 from course_utils.errors import CourseError
+from course_utils.lab import hub as room
 from course_utils.lab import stream
 
 
@@ -84,3 +85,25 @@ def test_a_download_that_is_cut_is_taken_up_again(hub, tmp_path):
     file = hf_hub_download("someone/model", "sub/model.safetensors", endpoint=hub.url, cache_dir=tmp_path)
     assert Path(file).read_bytes() == bytes(range(256)) * 4000
     assert [sent for request, _, sent in hub.log if request.path.startswith("/cdn")][0] == 1000
+
+
+def test_wrong_bytes_of_the_right_length_are_found_by_their_digest(hub, tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "course"))
+    there = {"endpoint": hub.url, "cache_dir": tmp_path}
+    hub.fault = lambda request: Fault(wrong=request.path.startswith("/cdn"))
+    folder = Path(snapshot_download("model", **there))  # which the client takes for whole
+    assert room.drop_spoilt(folder) == ["model.safetensors"] and not (folder / "sub" / "model.safetensors").exists()
+    hub.forget()
+    assert Path(snapshot_download("model", **there)) == folder and room.drop_spoilt(folder) == []
+    read = []
+    monkeypatch.setattr(room, "sha256", lambda blob: read.append(blob) or "")
+    assert room.drop_spoilt(folder) == [] and not read  # what was right is not read again
+    weights = (folder / "sub" / "model.safetensors").resolve()
+    weights.write_bytes(bytes(weights.stat().st_size))  # unless it was touched
+    assert room.drop_spoilt(folder) == ["model.safetensors"] and read == [weights]
+
+
+def test_a_hub_that_asks_for_hours_is_not_waited_for(hub, tmp_path):
+    hub.fault = lambda request: Fault(429, headers={"Retry-After": "7200"})
+    with pytest.raises(CourseError, match="wants 7,201 s of rest; run this again then"), room.hub_client():
+        hf_hub_download("someone/model", "sub/model.safetensors", endpoint=hub.url, cache_dir=tmp_path)

@@ -5,14 +5,12 @@ How a harvest lies on disk, and survives being killed, is in ``disk.py``.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -20,13 +18,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from course_utils.activations.disk import DiskWriter, MemoryWriter, read_harvest, same_harvest
+from course_utils.activations.disk import DiskWriter, MemoryWriter, kept_at, read_harvest, same_harvest
 from course_utils.activations.swift import Swift
 from course_utils.concepts import Labels, word_list_labels
 from course_utils.errors import CourseError, one_of
 from course_utils.lab import Lab
+from course_utils.lab.machine import Portions
 from course_utils.lab.text import Batch
-from course_utils.paths import build_dir
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -147,7 +145,7 @@ def harvest(
         where there is an answer key.
     directory
         Where to keep the harvest; None: in memory, or below ``build/`` where it would take more than
-        ``in_memory_bytes``.
+        ``in_memory_bytes``, or where ``course prefetch`` kept the same harvest.
     in_memory_bytes
         Largest harvest to hold in memory.
     precision
@@ -174,9 +172,8 @@ def harvest(
                 "seed": lab.seed, "text": lab.text_source, "dtype": str(lab.dtype), "n_ctx": lab.n_ctx}
     swift = Swift.of(lab, hook, precision)
     identity |= {} if swift is None else {"products": "bfloat16"}
-    if directory is None and 4 * width * n_tokens > in_memory_bytes:
-        key = hashlib.sha256(json.dumps({**identity, "weights": lab.fingerprint}).encode()).hexdigest()[:16]
-        directory = build_dir() / "harvest" / key
+    if directory is None:
+        directory = kept_at(lab, identity, large=4 * width * n_tokens > in_memory_bytes)
     if directory is None:
         return _collect(lab, hook, n_tokens, split, labels, MemoryWriter(width, 2 * n_tokens), swift)
     path, identity = Path(directory), {**identity, "weights": lab.fingerprint}
@@ -206,6 +203,7 @@ def _collect(
 ) -> Activations:
     """Run over the text, skipping the model's work on batches that the writer already has."""
     beside: list[tuple[Tensor, Tensor, Tensor, Labels | None]] = []
+    portions = Portions()
     with (
         tqdm(
             total=n_tokens, desc=f"harvest {hook}", unit="tok", delay=2, leave=False, disable=lab.quiet or None
@@ -220,7 +218,7 @@ def _collect(
             beside.append((tokens, batch.doc[:, None].expand_as(mask)[mask], pos, batch.labels))
             writer.text(tokens)
             if number >= writer.batches:
-                writer.add(_rows(lab, hook, batch, swift))
+                writer.add(portions(partial(_rows, lab, hook, batch, swift), batch.tokens.numel()))
             bar.update(int((pos > 0).sum()))
         if not beside:
             raise CourseError(f"the {split} split of {lab.text_source!r} holds no text; give a longer file.")
@@ -238,9 +236,11 @@ def _collect(
         return Activations(writer.x, tokens, doc, pos, found, hook, lab.name)
 
 
-def _rows(lab: Lab, hook: str, batch: Batch, swift: Swift | None) -> Float[Tensor, "n d_model"]:
-    x = lab.capture(batch.tokens, hook) if swift is None else swift(batch.tokens)
-    x = x[batch.mask].flatten(1).float().cpu()
+def _rows(lab: Lab, hook: str, batch: Batch, swift: Swift | None, most: int) -> Float[Tensor, "n d_model"]:
+    """Read a batch, at most so many tokens at once."""
+    parts = zip(*(t.split(max(1, most // t.shape[1])) for t in (batch.tokens, batch.mask)), strict=True)
+    run = partial(lab.capture, hook=hook) if swift is None else swift
+    x = torch.cat([run(tokens)[mask].flatten(1).float().cpu() for tokens, mask in parts])
     if not torch.isfinite(x).all():
         raise CourseError(
             f"activations at {hook!r} hold NaN or infinity; the weights or the precision ({lab.dtype}) "

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -23,11 +22,12 @@ from torch import Tensor
 
 from course_utils.concepts import Labels
 from course_utils.errors import CourseError
+from course_utils.lab import Lab
+from course_utils.paths import build_dir, disk_full, prefetched
 
 CHECKPOINT_BYTES = 2**25
 # Bytes before the data of x.safetensors: an 8-byte length and JSON, padded with blanks as the format allows.
 _HEADER = 512
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextlib.contextmanager
@@ -36,7 +36,7 @@ def writing(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if disk_full(error):
             raise CourseError(
                 f"directory={str(directory)!r}: the disk is full; free some space and run the same line "
                 "again (it resumes), or ask for fewer tokens."
@@ -50,6 +50,20 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(content), encoding="utf-8")
     os.replace(part, path)
+
+
+def kept_at(lab: Lab, identity: dict[str, Any], large: bool) -> Path | None:
+    """Return where a harvest lies that was given no directory; None: in memory.
+
+    With ``COURSE_KEEP`` set, as `course prefetch` sets it, each harvest is kept in the folder that it fills.
+    """
+    root = prefetched()
+    if root is None and not large:  # the weights need no digest
+        return None
+    key = hashlib.sha256(json.dumps({**identity, "weights": lab.fingerprint}).encode()).hexdigest()[:16]
+    if root and (os.environ.get("COURSE_KEEP") or (root / "harvests" / key / "index.json").is_file()):
+        return root / "harvests" / key
+    return build_dir() / "harvest" / key if large else None
 
 
 class MemoryWriter:

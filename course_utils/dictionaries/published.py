@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -15,7 +16,8 @@ import torch
 from course_utils.dictionaries.shelf import FILES, saes
 from course_utils.errors import CourseError, one_of
 from course_utils.lab import Lab
-from course_utils.lab.models import hub_error
+from course_utils.lab.hub import drop_spoilt, hub_client, hub_error, why
+from course_utils.paths import prefetched
 
 _HOOK = re.compile(r"blocks\.(\d+)\.(?:\w+\.)?hook_(?:resid_pre|resid_mid|resid_post|attn_out|mlp_out|z)\b")
 
@@ -54,13 +56,14 @@ def load(library: Any, releases: Mapping[str, Any], name: str, device: str) -> A
     if sae_id not in ids:
         raise one_of(f"id of an SAE in release {release!r}", sae_id, ids)
 
-    def read(**how: Any) -> Any:
-        with quiet():
+    def read(offline: bool = False, **how: Any) -> Any:
+        with quiet(), hub_client(offline):
             return library.from_pretrained(release, sae_id, device=device, **how)
 
+    repository = releases[release].repo_id
+    _drop_spoilt(repository)
     try:
-        with _offline():
-            return read()
+        return read(offline=True)
     except _Pickled as error:
         raise _pickled(name) from error
     except Exception as error:  # nothing there, a part of it, or something damaged: fetch what is to be had
@@ -68,13 +71,31 @@ def load(library: Any, releases: Mapping[str, Any], name: str, device: str) -> A
     if reason := hub_error():
         raise CourseError(f"name={name!r} is on the hub, which cannot be reached ({reason}); open it once while "
                           "online: the download is kept. Or take one of the course's: ready_sae(lab).")
-    try:
-        return read(force_download=damaged)
-    except _Pickled as error:
-        raise _pickled(name) from error
-    except Exception as error:  # whatever the HTTP library, safetensors and the loaders of 15 formats raise
-        raise CourseError(f"name={name!r} could not be downloaded or read ({type(error).__name__}); try again, or take "
-                          "one of the course's: ready_sae(lab).") from error
+    for _ in range(2):
+        try:
+            sae, failure = read(force_download=damaged), None
+        except _Pickled as error:
+            raise _pickled(name) from error
+        except CourseError:
+            raise
+        except Exception as error:  # whatever the HTTP library, safetensors and the loaders of 15 formats raise
+            failure = error
+        if not (spoilt := _drop_spoilt(repository)):
+            break
+    if spoilt:
+        raise CourseError(f"name={name!r}: {spoilt[0]} came twice with another content than the hub names by its "
+                          "digest, and was not kept; a proxy between may be at fault: try another network.")
+    if failure:
+        raise CourseError(f"name={name!r} could not be downloaded or read ({why(failure)}); try again, or take one of "
+                          "the course's: ready_sae(lab).") from failure
+    return sae
+
+
+def _drop_spoilt(repository: str) -> list[str]:
+    from huggingface_hub import constants
+
+    with hub_client():
+        return drop_spoilt(Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}")
 
 
 def _pickled(name: str) -> CourseError:
@@ -94,15 +115,6 @@ def quiet() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _offline() -> Iterator[None]:
-    """Let the hub's client use its cache only; without this it asks the hub about every file."""
-    from huggingface_hub import constants
-
-    with patch.object(constants, "HF_HUB_OFFLINE", True):
-        yield
-
-
 def published_saes(lab: Lab, hook: str | None = None) -> list[str]:
     """List the SAEs for a lab's model that `load_sae` can open now: the shipped ones, then those of sae-lens' list.
 
@@ -116,19 +128,27 @@ def published_saes(lab: Lab, hook: str | None = None) -> list[str]:
     Returns
     -------
     list of str
-        Names for `load_sae`; empty where nobody has published one.
+        Names for `load_sae`; empty where nobody has published one. In a folder that ``course prefetch`` filled, or
+        without a network, those that were fetched.
     """
     from course_utils.dictionaries import releases
 
     shipped = [name for name, card in saes().items()
                if card["weights"] == lab.fingerprint and hook in (None, card["hook"])]
-    listed = releases()
-    names = [f"{release}/{sae_id}" for release, of in listed.items()
-             if of.conversion_func is None and _plain(of.model) == _plain(lab.name)  # sae-lens' own format: no pickles
-             for sae_id in of.saes_map if hook is None or _same_place(hook, sae_id)]
-    if names and hub_error():
-        names = [name for name in names if _cached(listed, name)]
+    listed, names = releases(), listed_saes(lab, hook)
+    if names and (prefetched() or hub_error()):
+        with hub_client(offline=True):
+            names = [name for name in names if _cached(listed, name)]
     return shipped + names
+
+
+def listed_saes(lab: Lab, hook: str | None = None) -> list[str]:
+    """List what sae-lens lists for a lab's model, wherever it is; parameters as of `published_saes`."""
+    from course_utils.dictionaries import releases
+
+    return [f"{release}/{sae_id}" for release, of in releases().items()
+            if of.conversion_func is None and _plain(of.model) == _plain(lab.name)  # sae-lens' own format: no pickles
+            for sae_id in of.saes_map if hook is None or _same_place(hook, sae_id)]
 
 
 def _plain(model: str) -> str:

@@ -136,6 +136,14 @@ def _shipped(lab: Lab, asked: dict[str, Any]) -> str | None:
     return None
 
 
+def remade(lab: Lab, spec: Spec) -> Any:
+    """Return the SAE of a recipe: shipped, kept, or trained now and kept; for a recipe's other seeds and nulls."""
+    from course_utils.dictionaries import load_sae
+
+    name = _shipped(lab, asdict(spec))
+    return load_sae(name, device=str(lab.device)) if name else _kept(lab, spec, False)
+
+
 def _kept(lab: Lab, spec: Spec, retrain: bool) -> Any:
     """Load an SAE from the cache, after making it if it is not there."""
     from filelock import FileLock
@@ -151,12 +159,13 @@ def _kept(lab: Lab, spec: Spec, retrain: bool) -> Any:
     given = usual | {name: value for name, value in spec.settings.items() if name in usual}
     Recipe(spec.kind, spec.width, spec.k, n_samples=spec.n_samples, seed=spec.seed, options={}, **given)
     work = folder.with_name(folder.name + ".work")
-    with FileLock(folder.with_name(folder.name + ".lock")):  # another notebook may be making the same
-        if card(folder) is None or retrain:
-            lab.say(f"Training an SAE of {spec.width:,} latents at {spec.hook} on {spec.n_samples:,} activations, "
-                    f"once: it is kept in {folder.parent}.")
-            make_sae(lab, spec, folder, work)
-            shutil.rmtree(work, ignore_errors=True)
+    if retrain or card(folder) is None:  # no lock for a finished one, whose folder may be read-only
+        with FileLock(folder.with_name(folder.name + ".lock")):  # another notebook may be making the same
+            if retrain or card(folder) is None:
+                lab.say(f"Training an SAE of {spec.width:,} latents at {spec.hook} on {spec.n_samples:,} activations, "
+                        f"once: it is kept in {folder.parent}.")
+                make_sae(lab, spec, folder, work)
+                shutil.rmtree(work, ignore_errors=True)
     try:
         return load_sae(folder, device=str(lab.device))
     except CourseError as error:

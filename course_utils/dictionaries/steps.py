@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from course_utils.dictionaries.selection import Selection, batchtopk, topk
+from course_utils.lab.machine import Portions
 
 
 class Outcome(NamedTuple):
@@ -38,21 +39,39 @@ class Outcome(NamedTuple):
 
 
 class AutogradStep:
-    """The step of the library's own class, by autograd."""
+    """The step of the library's own class, by autograd; in portions where a batch is too much for the device's memory.
+
+    What joins the rows of a batch (BatchTopK's threshold, the rows of AuxK) then joins those of a portion.
+    """
 
     def __init__(self, sae: Any, step_input: Callable[..., Any]) -> None:
         self.sae, self.step_input, self.weights = sae, step_input, dict(sae.named_parameters())
+        self.portions = Portions()
 
     def __call__(self, x: Float[Tensor, "batch d"], coefficients: dict[str, Any], dead: Bool[Tensor, " d_sae"],
                  n_steps: int, logging: bool) -> Outcome:
         """Run ``training_forward_pass`` and its backward."""
-        out = self.sae.training_forward_pass(self.step_input(
-            sae_in=x, coefficients=coefficients, dead_neuron_mask=dead, n_training_steps=n_steps,
-            is_logging_step=logging))
-        out.loss.backward()
+        given = {"coefficients": coefficients, "dead_neuron_mask": dead, "n_training_steps": n_steps,
+                 "is_logging_step": logging}
+
+        def attempt(most: int) -> Outcome:
+            for weight in self.weights.values():
+                weight.grad = None
+            parts, shares = x.split(most), [len(part) / len(x) for part in x.split(most)]
+            loss, mse, reconstruction, fired, l0 = zip(*(
+                self._part(self.step_input(sae_in=part, **given), share)
+                for part, share in zip(parts, shares, strict=True)), strict=True)
+            return Outcome(sum(loss), sum(mse), torch.cat(reconstruction), torch.stack(fired).any(0), sum(l0))
+
+        return self.portions(attempt, len(x))
+
+    def _part(self, step_input: Any, share: float) -> Outcome:
+        """Add a part's gradients; means are weighted by its share of the batch."""
+        out = self.sae.training_forward_pass(step_input)
+        (out.loss * share).backward()
         active = out.feature_acts.detach() != 0
-        return Outcome(out.loss.detach(), out.losses["mse_loss"].detach(), out.sae_out.detach(), active.any(0),
-                       active.sum() / len(x))
+        return Outcome(out.loss.detach() * share, out.losses["mse_loss"].detach() * share, out.sae_out.detach(),
+                       active.any(0), active.sum() / len(active) * share)
 
 
 def frugal(training_class: type, rows: int | None) -> type:

@@ -1,15 +1,18 @@
-"""What this machine offers: the device to run on and the precision that it does fast."""
+"""What this machine offers: the device to run on, the precision that it does fast, and how much it holds at once."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch
 
-from course_utils.errors import one_of
+from course_utils.errors import CourseError, one_of
+
+T = TypeVar("T")
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 BIG = 1_000_000_000  # weights; from here on float32 needs more memory than a small machine has
@@ -77,3 +80,53 @@ def _seconds(dtype: torch.dtype, device: torch.device) -> float:
         x = (x @ w) * 2**-10
     float(x[0, 0])
     return time.perf_counter() - start
+
+
+class Portions:
+    """How much is computed at once: all of it, and half of that whenever an accelerator's memory runs out.
+
+    What was once too much is not tried again.
+
+    Examples
+    --------
+    >>> portions = Portions()
+    >>> def attempt(n):
+    ...     if n > 3:
+    ...         raise torch.OutOfMemoryError("out of memory")
+    ...     return f"{n} at a time"
+    >>> portions(attempt, 16), portions.most
+    ('2 at a time', 2)
+    """
+
+    def __init__(self) -> None:
+        self.most: int | None = None
+
+    def __call__(self, attempt: Callable[[int], T], size: int) -> T:
+        """Return what ``attempt(n)`` returns, for the first n among ``size``, a half of it, a quarter … that succeeds.
+
+        Parameters
+        ----------
+        attempt
+            Does all the work, at most ``n`` at a time; it is begun anew after a failure.
+        size
+            How much there is.
+
+        Raises
+        ------
+        CourseError
+            If memory does not even suffice for one.
+        """
+        n = min(size, self.most or size)
+        while True:
+            try:
+                return attempt(n)
+            except RuntimeError as error:  # torch.OutOfMemoryError is one; mps raises a plain one
+                if not isinstance(error, torch.OutOfMemoryError) and "out of memory" not in str(error):
+                    raise
+                if n <= 1:
+                    raise CourseError("the device's memory does not suffice, however little is computed at once; take "
+                                      "a smaller model, or device='cpu'.") from error
+            # Behind the except block: within it the traceback holds on to what filled the memory.
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            n = self.most = n // 2

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
-import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import torch
 
 from course_utils import paths
 from course_utils.errors import CourseError
+from course_utils.lab.hub import OFFLINE, drop_spoilt, hub_client, require_hub, why
 
 ORGANISM_FILES = (
     "config.json",
@@ -23,8 +25,8 @@ ORGANISM_FILES = (
 )
 _TOKENIZERS = ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.model", "vocab.txt")
 _PATTERNS = ["*.json", "*.safetensors", "*.model", "merges.txt", "vocab.txt"]
+_WANTED = {"allow_patterns": _PATTERNS, "ignore_patterns": ["*/*"]}
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_OFFLINE = "use model='organism' or a local directory, or open it once while online: the download is kept"
 
 
 def find_model(model: str) -> Path:
@@ -73,10 +75,19 @@ def check_directory(directory: Path) -> None:
             f"model={str(directory)!r}: config.json is not JSON ({error}); copy it again."
         ) from error
     # transformers would make up an empty tokenizer and say nothing.
-    if not any((directory / name).is_file() for name in _TOKENIZERS):
+    there = {name for name in _TOKENIZERS if (directory / name).is_file()}
+    if there == {"vocab.json"} and not (directory / "merges.txt").is_file():
+        raise CourseError(f"model={str(directory)!r} has vocab.json without merges.txt; copy it again.")
+    if not there:
         raise CourseError(f"model={str(directory)!r} has no tokenizer; allowed: {', '.join(_TOKENIZERS)}.")
     for file in weight_files(directory):
         _header(file)
+
+
+def files_of(directory: Path) -> list[Path]:
+    """List the files of a checkpoint directory that are opened, its own world among them."""
+    own = [path for path in (directory / "world").rglob("*") if path.is_file()]
+    return sorted({path for pattern in _PATTERNS for path in directory.glob(pattern)} | {*own})
 
 
 def weight_files(directory: Path) -> list[Path]:
@@ -114,55 +125,47 @@ def n_params(directory: Path) -> int:
     return sum(math.prod(shape) for file in weight_files(directory) for shape in _header(file).values())
 
 
-def hub_error(timeout: float = 5.0) -> str | None:
-    """Say why the hub cannot be reached, or None if it answers within ``timeout`` seconds."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
-
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set"
-    answer: list[str | None] = [f"no answer within {timeout:g} s"]
-
-    def knock() -> None:
-        try:
-            get_session().head(constants.ENDPOINT, timeout=timeout)
-            answer[0] = None
-        except Exception as error:  # whatever the HTTP library raises, it means the same here
-            answer[0] = type(error).__name__
-
-    # A thread, because looking up a name can block for longer than any timeout that the library knows of.
-    thread = threading.Thread(target=knock, daemon=True)
-    thread.start()
-    thread.join(timeout)
-    return answer[0]
-
-
-def require_hub(what: str) -> None:
-    """Raise a `CourseError` that says what to do if the hub, which ``what`` needs, cannot be reached."""
-    reason = hub_error()
-    if reason:
-        raise CourseError(f"{what} needs the hub, which cannot be reached ({reason}); {_OFFLINE}.")
-
-
 def _from_hub(model: str) -> Path:
     """Return the cached copy if it is whole, else download the files needed, each of which is whole or absent."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    wanted = {"allow_patterns": _PATTERNS, "ignore_patterns": ["*/*"]}
     try:
-        cached = Path(snapshot_download(model, local_files_only=True, **wanted))
+        with hub_client(offline=True):
+            cached = Path(snapshot_download(model, local_files_only=True, **_WANTED))
+        drop_spoilt(cached)
         check_directory(cached)
         return cached
     except (LocalEntryNotFoundError, CourseError):
-        require_hub(f"model={model!r}")
+        return fetch(model)
+
+
+def fetch(model: str) -> Path:
+    """Download what is missing of a model on the hub, and compare it with its digests; errors as of `find_model`."""
+    from huggingface_hub import snapshot_download
+
+    require_hub(f"model={model!r}")
+    for _ in range(2):
+        with _said(model), hub_client():
+            directory = Path(snapshot_download(model, **_WANTED))
+        if not (spoilt := drop_spoilt(directory)):
+            check_directory(directory)
+            return directory
+    raise CourseError(
+        f"model={model!r}: {spoilt[0]} came twice with another content than the hub names by its digest, and was "
+        "not kept; a proxy between may be at fault: try another network."
+    )
+
+
+@contextlib.contextmanager
+def _said(model: str) -> Iterator[None]:
+    """Turn what goes wrong with a download into one sentence."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
     try:
-        directory = Path(snapshot_download(model, **wanted))
+        yield
+    except CourseError:
+        raise
     except GatedRepoError as error:
         raise CourseError(
             f"model={model!r} asks for an account and the course uses none; choose an open model."
@@ -172,13 +175,10 @@ def _from_hub(model: str) -> Path:
             f"model={model!r} is not on the hub and not a local directory; allowed: 'organism', "
             "a checkpoint directory, or a hub id such as 'gpt2'."
         ) from error
-    except (HfHubHTTPError, OSError) as error:
+    except Exception as error:  # whatever the hub's client and the HTTP library of the day raise
         raise CourseError(
-            f"model={model!r} could not be downloaded ({type(error).__name__}); try again (whole files are kept), "
-            f"or {_OFFLINE}."
+            f"model={model!r} could not be downloaded ({why(error)}); try again (whole files are kept), or {OFFLINE}."
         ) from error
-    check_directory(directory)
-    return directory
 
 
 class Checkpoint(NamedTuple):

@@ -8,6 +8,8 @@ from itertools import count
 from typing import Any
 
 from course_utils.errors import CourseError
+from course_utils.lab import kept_texts
+from course_utils.lab.hub import hub_client, require_hub, why
 
 PARQUET = "refs/convert/parquet"  # the hub's own copy of a public set, whatever files the set itself consists of
 KEPT = 2**26  # characters, some 15 million tokens
@@ -62,6 +64,18 @@ class Stream:
 
 
 def stream_documents(dataset: str, skip: int = 0) -> Iterator[str]:
+    """Read the texts that ``course prefetch`` kept of a data set, and behind them stream those of the hub.
+
+    Parameters and errors as of `streamed`.
+    """
+    for text in kept_texts.read(dataset, skip):
+        yield text
+        skip += 1
+    if not kept_texts.is_whole(dataset):
+        yield from streamed(dataset, skip)
+
+
+def streamed(dataset: str, skip: int = 0) -> Iterator[str]:
     """Stream the ``text`` column of a public data set on the hub.
 
     Parameters
@@ -77,9 +91,11 @@ def stream_documents(dataset: str, skip: int = 0) -> Iterator[str]:
     CourseError
         If the hub cannot be reached or has no such text, or the stream breaks off for more than half a minute.
     """
-    from course_utils.lab.models import require_hub
-
-    require_hub(f"text='hub:{dataset}'")
+    if kept := kept_texts.n_kept(dataset):
+        require_hub(f"text='hub:{dataset}' behind the {kept:,} documents that are kept", "have more of it kept while "
+                    "online: course prefetch --tokens")
+    else:
+        require_hub(f"text='hub:{dataset}'")
     with _said(dataset, 0), _one_try():
         rows = _open(dataset)
         rows = iter(rows.skip(skip) if skip else rows)
@@ -111,14 +127,17 @@ def _said(dataset: str, n: int) -> Iterator[None]:
     from datasets.exceptions import DatasetNotFoundError
 
     try:
-        yield
+        with hub_client():
+            yield
+    except CourseError:
+        raise
     except DatasetNotFoundError as error:
         raise CourseError(f"text='hub:{dataset}' is not on the hub, or not open to everyone; give another set, or "
                           "text=<a UTF-8 text file>.") from error
     except Exception as error:
         broke = f"broke off after {n:,} documents" if n else "cannot be streamed"
         what = "run this again and it goes on from there" if n else "give text=<a UTF-8 text file> instead"
-        raise CourseError(f"text='hub:{dataset}' {broke} ({type(error).__name__}); {what}.") from error
+        raise CourseError(f"text='hub:{dataset}' {broke} ({why(error)}); {what}.") from error
 
 
 @contextlib.contextmanager
