@@ -31,6 +31,11 @@ def count(entry):
     entry["tries"] = entry.get("tries", 0) + 1
 
 
+def known():
+    """Return what is kept, without the times of touching."""
+    return {section: entries for section, entries in progress.read().items() if section != "touched"}
+
+
 def child(file, code):
     """Run code that has `progress` and `count`, in a process of its own."""
     head = "import os\nfrom course_utils.exercises import progress\n" \
@@ -44,7 +49,7 @@ def test_what_is_written_is_read_and_only_one_file_stays(file):
     assert progress.change("exercises", "00.1", count) == {"tries": 1}
     progress.change("exercises", "00.1", count)
     progress.change("recall", "00.a", lambda entry: entry.update(chosen=1))
-    assert progress.read() == {"exercises": {"00.1": {"tries": 2}}, "recall": {"00.a": {"chosen": 1}}}
+    assert known() == {"exercises": {"00.1": {"tries": 2}}, "recall": {"00.a": {"chosen": 1}}}
     assert {path.name for path in file.parent.iterdir()} - {"progress.json.lock"} == {"progress.json"}
 
 
@@ -55,16 +60,16 @@ def test_a_kill_in_the_middle_of_writing_loses_nothing(file, where):
     killed = child(file, f"{where}\nprogress.change('exercises', '00.1', count)")
     assert killed.wait(60) == -signal.SIGKILL, killed.stderr.read()
     assert len(list(file.parent.glob(".*draft"))) == 1  # it did die between draft and file
-    assert progress.read() == {"exercises": {"00.1": {"tries": 1}}}
+    assert known() == {"exercises": {"00.1": {"tries": 1}}}
     progress.change("exercises", "00.1", count)  # and no lock is left
-    assert progress.read() == {"exercises": {"00.1": {"tries": 2}}} and not list(file.parent.glob(".*draft"))
+    assert known() == {"exercises": {"00.1": {"tries": 2}}} and not list(file.parent.glob(".*draft"))
 
 
 def test_two_notebooks_at_once_lose_no_entry(file):
     busy = "for _ in range(40): progress.change('exercises', '00.1', count)"
     both = [child(file, busy) for _ in range(2)]
     assert [one.wait(60) for one in both] == [0, 0], [one.stderr.read() for one in both]
-    assert progress.read() == {"exercises": {"00.1": {"tries": 80}}}
+    assert known() == {"exercises": {"00.1": {"tries": 80}}}
 
 
 @pytest.mark.parametrize("text", ['{"exercises": {"00.1"', "[]", '{"exercises": 3}', '{"recall": {"00.a": 1}}', "\0"])
@@ -75,7 +80,7 @@ def test_a_damaged_file_is_set_aside(file, text, capsys):
     said = capsys.readouterr().err
     (aside,) = file.parent.glob("progress.damaged-*.json")
     assert aside.read_text() == text and aside.name in said and said.count("\n") == 1
-    assert progress.read() == {"exercises": {"00.1": {"tries": 1}}}
+    assert known() == {"exercises": {"00.1": {"tries": 1}}}
 
 
 def test_a_place_that_cannot_be_written_is_one_line_and_the_lesson_goes_on(tmp_path, file, monkeypatch, capsys):
@@ -85,7 +90,7 @@ def test_a_place_that_cannot_be_written_is_one_line_and_the_lesson_goes_on(tmp_p
         progress.change("exercises", "00.1", count), progress.change("exercises", "00.1", count)
         said = capsys.readouterr().err
         assert said.startswith("Progress is not kept: ") and said.count("\n") == 1
-    assert progress.read() == {"exercises": {"00.1": {"tries": 4}}} and tmp_path.is_dir()
+    assert known() == {"exercises": {"00.1": {"tries": 4}}} and tmp_path.is_dir()
 
 
 def test_the_file_lies_in_the_checkout_or_at_home(tmp_path, monkeypatch):
@@ -213,7 +218,7 @@ def test_course_progress_counts_by_notebook(file, capsys):
     stars = f"{first.stars} of {sum(ex.stars for ex in all_)}"
     assert lines[1].split() == ["00", "start", "here", "1", "1", str(len(all_) - 2), *stars.split(), "2", "1",
                                 str(left)]
-    assert lines[-1] == f"kept in {file}" and lines[-2].startswith("together")
+    assert lines[-1] == f"kept in {file}" and any(line.startswith("together") for line in lines)
 
 
 def test_reset_asks_first(file, capsys, monkeypatch):

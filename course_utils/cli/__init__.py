@@ -1,4 +1,4 @@
-"""The ``course`` command: doctor, run, report, exercises, solved, progress, saes, organism, version.
+"""The ``course`` command: run, report, doctor, exercises, progress, prefetch, grade and others (``course --help``).
 
 A command returns 0 when all went well, 1 when a notebook failed or the machine needs mending, 2 when it was
 asked for something that cannot be done (one sentence on stderr), 130 when it was interrupted.
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from course_utils import __version__
-from course_utils.cli import exercises, saes
+from course_utils.cli import causality, exercises, grading, instructors, prefetch, saes
 from course_utils.errors import CourseError
 from course_utils.paths import build_dir
 
@@ -149,7 +149,11 @@ def build_parser(wanted: str | None = None) -> argparse.ArgumentParser:
     health.add_argument("--json", action="store_true", help="print the findings as JSON")
     health.set_defaults(func=show_doctor)
     exercises.add_parsers(commands)
+    instructors.add_parser(commands)
     saes.add_parsers(commands)
+    prefetch.add_parser(commands)
+    causality.add_parser(commands)
+    grading.add_parser(commands)
     if wanted == "organism":
         from course_utils.organism import cli as organism_cli
 

@@ -29,6 +29,31 @@ GIB = 2**30
 _REINSTALL = "run 'make test' in the checkout, or 'pip install -c constraints.txt -e .'"
 
 
+class Remedy(NamedTuple):
+    """What a problem looks like from inside a notebook, and what mends it."""
+
+    symptom: str
+    fix: str
+
+
+REMEDIES = {  # one for each check that `examine` makes, in its order; those of single packages share theirs
+    "python": Remedy("a `SyntaxError` in code that is not yours, or pip refuses the course",
+                     "make the environment with a newer Python: make run PYTHON=/path/to/python3.12"),
+    "packages": Remedy("`ModuleNotFoundError`, or an `AttributeError` inside a library", _REINSTALL),
+    "device": Remedy("the kernel dies or restarts without a word, or a cell takes many times its minutes",
+                     "close other notebooks (a notebook may need up to 4 GiB), and run one at a time: --jobs 1"),
+    "build folder": Remedy("`PermissionError`, or *cannot be written*",
+                           "make the folder writable, or name another: COURSE_BUILD=/some/folder or course run "
+                           "--output"),
+    "free disk": Remedy("*No space left on device*",
+                        "free some space: a run needs about 0.5 GiB, models from the hub several"),
+    "data": Remedy("*differs from its checksum*, or *data/… is missing*",
+                   "git checkout data, or install the package again; changed on purpose: course organism sums"),
+    "hub": Remedy("a model is not found, or a download hangs",
+                  "nothing to mend: the embedded model needs no network; local directories work too (--model DIR)"),
+}
+
+
 class Check(NamedTuple):
     """One finding: ``level`` is ``ok``, ``note`` or ``problem``; ``fix`` says what mends a problem."""
 
@@ -57,8 +82,7 @@ def check_python(wanted: str) -> Check:
     found = f"{platform.python_version()} ({sys.executable})"
     if SpecifierSet(wanted).contains(platform.python_version(), prereleases=True):
         return Check("python", "ok", found)
-    fix = "make the environment with a newer Python: make run PYTHON=/path/to/python3.12"
-    return Check("python", "problem", f"{found}, needed {wanted}", fix)
+    return Check("python", "problem", f"{found}, needed {wanted}", REMEDIES["python"].fix)
 
 
 def check_package(wanted: Requirement) -> Check:
@@ -115,7 +139,7 @@ def check_device() -> Check:
     except (ImportError, OSError, RuntimeError) as error:
         return Check("device", "problem", f"torch does not load: {error}", _REINSTALL)
     if memory() < 4 * GIB:
-        return Check("device", "note", where, "a notebook may need up to 4 GiB: one at a time (--jobs 1)")
+        return Check("device", "note", where, REMEDIES["device"].fix)
     return Check("device", "ok", where)
 
 
@@ -127,12 +151,11 @@ def check_build() -> list[Check]:
         probe.write_text("x")
         probe.unlink()
     except OSError as error:
-        fix = "make the folder writable, or name another: COURSE_BUILD=/some/folder or course run --output"
-        return [Check("build folder", "problem", f"cannot be written: {error}", fix)]
+        return [Check("build folder", "problem", f"cannot be written: {error}", REMEDIES["build folder"].fix)]
     free = shutil.disk_usage(folder).free / GIB
     level = "problem" if free < 0.5 else "note" if free < 5 else "ok"
-    fix = "free some space: a run needs about 0.5 GiB, models from the hub several"
-    return [Check("build folder", "ok", str(folder)), Check("free disk", level, f"{free:.1f} GiB", fix)]
+    return [Check("build folder", "ok", str(folder)),
+            Check("free disk", level, f"{free:.1f} GiB", REMEDIES["free disk"].fix)]
 
 
 def check_hub(timeout: float = 2.0) -> Check:
@@ -142,7 +165,7 @@ def check_hub(timeout: float = 2.0) -> Check:
     """
     from huggingface_hub import constants
 
-    advice = "nothing to mend: the embedded model needs no network; local directories work too (--model DIR)"
+    advice = REMEDIES["hub"].fix
     if constants.HF_HUB_OFFLINE:
         return Check("hub", "note", "not asked: HF_HUB_OFFLINE is set", advice)
     address = os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
@@ -169,7 +192,7 @@ def check_hub(timeout: float = 2.0) -> Check:
 def check_data() -> Check:
     """Compare every file of ``data/`` with ``data/SHA256SUMS``."""
     sums = paths.expected_sums()
-    fix = "git checkout data, or install the package again; changed on purpose: course organism sums"
+    fix = REMEDIES["data"].fix
     if not sums:
         return Check("data", "problem", f"no SHA256SUMS in {paths.DATA}", fix)
     wrong = []
@@ -195,6 +218,22 @@ def examine() -> list[Check]:
     python, packages = required()
     return [check_python(python), *(check_package(p) for p in packages), check_device(), *check_build(),
             check_data(), check_hub()]
+
+
+def table() -> str:
+    """Return symptoms and remedies as a Markdown table: what the page behind every notebook's last cell is made of."""
+    rows = [f"| {remedy.symptom} | {name} | {remedy.fix} |" for name, remedy in REMEDIES.items()]
+    return "\n".join(["| what you see | `course doctor` checks | what mends it |", "| --- | --- | --- |", *rows])
+
+
+def box() -> str:
+    """Return the last cell of every notebook: what to do if it fails, and where words and progress are."""
+    *checks, last = REMEDIES
+    return f"""\
+---
+**If this fails**, run `course doctor` in a terminal: it checks {", ".join(checks)} and {last}, and says
+what mends each ([by symptom](../docs/if_this_fails.md)). **Words**: [glossary](../docs/glossary.md).
+**Where was I?** `course progress`. **Once more from empty**: `course reset 04.3`."""
 
 
 def show(checks: list[Check]) -> str:

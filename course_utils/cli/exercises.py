@@ -1,4 +1,4 @@
-"""The commands about exercises: ``course exercises``, ``course solved``, ``course progress``."""
+"""The commands about exercises: ``course exercises`` and ``course solved``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from course_utils.cli import progress
 from course_utils.paths import build_dir
 
 _SUMMED = ("minutes", "hints", "right_answers", "wrong_answers", "mutants", "killed")
@@ -75,15 +76,17 @@ def _table(rows: list[dict], totals: dict) -> str:
 def _sync(wanted: Sequence[str]) -> None:
     import nbformat
 
-    from course_utils.cli import runner
-    from course_utils.exercises.notebooks import sync
+    from course_utils.cli import doctor, runner
+    from course_utils.exercises.notebooks import put, sync
 
     for path in runner.find(wanted):
         before = path.read_text(encoding="utf-8")
-        after = nbformat.writes(sync(nbformat.reads(before, as_version=4))).rstrip("\n") + "\n"
+        notebook = sync(nbformat.reads(before, as_version=4))
+        put(notebook, "footer", doctor.box(), len(notebook.cells))
+        after = nbformat.writes(notebook).rstrip("\n") + "\n"
         if after != before:
             runner.write(path, after)
-            print(f"{path.name}: headings and hints renewed", file=sys.stderr)
+            print(f"{path.name}: headings, hints and footer renewed", file=sys.stderr)
 
 
 def write_solved(args: argparse.Namespace) -> int:
@@ -102,69 +105,16 @@ def write_solved(args: argparse.Namespace) -> int:
     return 0
 
 
-def show_progress(args: argparse.Namespace) -> int:
-    """Print what has been done, notebook by notebook; with ``--reset``, forget it."""
-    from course_utils.exercises import everything, lessons, progress
-
-    if args.reset:
-        return _reset(args.yes)
-    book = progress.read()
-    lines = [f"{'notebook':<22}{'done':>5}{'tried':>6}{'open':>5}{'stars':>9}{'hints':>6}{'predictions':>12}"
-             f"{'minutes left':>13}"]
-    sums = [0] * 8
-    for number, stem in lessons.LESSONS.items():
-        counts = _counts(book, number, everything(number))
-        sums = [a + b for a, b in zip(sums, counts, strict=True)]
-        lines.append(_progress_line(f"{number} {stem.replace('_', ' ')}", counts))
-    lines += [_progress_line("together", sums), f"kept in {progress.place() or 'nothing: COURSE_PROGRESS is off'}"]
-    print("\n".join(lines))
-    return 0
-
-
-def _counts(book: dict, number: str, all_: list) -> list[int]:
-    """Count done, tried, open, stars got, stars to get, hints, predictions and minutes left of a notebook."""
-    entries = {ex.id: book.get("exercises", {}).get(ex.id, {}) for ex in all_}
-    done = [ex for ex in all_ if entries[ex.id].get("right")]
-    tried = [ex for ex in all_ if entries[ex.id].get("tries") and ex not in done]
-    made = [key for key, entry in book.get("predictions", {}).items() if key[:2] == number and "guess" in entry]
-    return [len(done), len(tried), len(all_) - len(done) - len(tried), sum(ex.stars for ex in done),
-            sum(ex.stars for ex in all_), sum(min(entry.get("hints", 0), 2) for entry in entries.values()), len(made),
-            sum(ex.minutes for ex in all_ if ex not in done)]
-
-
-def _progress_line(name: str, counts: list[int]) -> str:
-    done, tried, open_, stars, all_stars, hints, predictions, minutes = counts
-    return (f"{name:<22}{done:>5}{tried:>6}{open_:>5}{f'{stars} of {all_stars}':>9}{hints:>6}{predictions:>12}"
-            f"{minutes:>13}")
-
-
-def _reset(yes: bool) -> int:
-    from course_utils.exercises import progress
-
-    if not yes:
-        try:
-            yes = input(f"Forget everything in {progress.place()}? Type yes: ").strip().lower() == "yes"
-        except EOFError:
-            yes = False
-    if yes:
-        progress.forget()
-    print("Forgotten." if yes else "Nothing was changed.")
-    return 0 if yes else 1
-
-
 def add_parsers(commands: argparse._SubParsersAction) -> None:
-    """Add the three commands."""
+    """Add these commands and those about a student's own work."""
     listing = commands.add_parser("exercises", help="list the exercises, and prove that their checks can fail")
     listing.add_argument("--json", action="store_true", help="as JSON, mutants included")
     listing.add_argument("--mutants", action="store_true", help="break every answer in small ways; list what survives")
-    listing.add_argument("--sync", action="store_true", help="first renew headings and hints in the notebooks")
+    listing.add_argument("--sync", action="store_true", help="first renew headings, hints and footers in the notebooks")
     listing.set_defaults(func=list_exercises)
     solved = commands.add_parser("solved", help="write the notebooks with the answers in place")
     solved.add_argument("--output", metavar="DIR", help="where to write (default: build/solved)")
     solved.set_defaults(func=write_solved)
     for parser in (listing, solved):
         parser.add_argument("--notebook", nargs="+", default=[], metavar="N", help="only these, such as 02 04")
-    done = commands.add_parser("progress", help="what you have done, and what is left")
-    done.add_argument("--reset", action="store_true", help="forget it, after asking")
-    done.add_argument("--yes", action="store_true", help="do not ask")
-    done.set_defaults(func=show_progress)
+    progress.add_parsers(commands)

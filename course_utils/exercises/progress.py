@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,10 @@ def place() -> Path | None:
 
 
 def read() -> Book:
-    """Return all that is known: section (``exercises``, ``predictions``, ``recall``) → key → entry."""
+    """Return all that is known: section (``exercises``, ``predictions``, ``recall``) → key → entry.
+
+    The section ``touched`` says when each key was last touched, the latest at its end.
+    """
     path = place()
     if path is None or not path.exists():
         return _memory
@@ -56,14 +59,20 @@ def change(section: str, key: str, edit: Callable[[dict[str, Any]], object]) -> 
         try:
             with _locked(path):
                 book = _read(path)
-                entry = book.setdefault(section, {}).setdefault(key, {})
-                edit(entry)
+                entry = _changed(book, section, key, edit)
                 _write(path, book)
                 return entry
         except (OSError, NotImplementedError) as error:
             _warn(path, error)
-    entry = _memory.setdefault(section, {}).setdefault(key, {})
+    return _changed(_memory, section, key, edit)
+
+
+def _changed(book: Book, section: str, key: str, edit: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    entry = book.setdefault(section, {}).setdefault(key, {})
     edit(entry)
+    touched = book.setdefault("touched", {})
+    touched.pop(key, None)  # to the end: two touches may fall into one second
+    touched[key] = {"section": section, "when": now()}
     return entry
 
 
@@ -74,6 +83,19 @@ def forget() -> None:
     if path is not None and path.exists():
         with _locked(path):
             path.unlink(missing_ok=True)
+
+
+def forget_exercises(ids: Iterable[str]) -> None:
+    """Begin anew with these exercises: their tries, hints and successes are forgotten, all else stays."""
+    ids, path = list(ids), place()
+    for id in ids:
+        _memory.get("exercises", {}).pop(id, None)
+    if path is not None and path.exists():
+        with _locked(path):
+            book = _read(path)
+            for id in ids:
+                book.get("exercises", {}).pop(id, None)
+            _write(path, book)
 
 
 def now() -> str:
