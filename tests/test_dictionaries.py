@@ -358,3 +358,24 @@ def test_nothing_is_logged_to_a_service(acts, monkeypatch):
         monkeypatch.setattr(wandb, name, lambda *a, **k: pytest.fail("logged to wandb"))
     train_sae(acts, **SMALL | {"n_samples": 256})
     assert wandb.run is None
+
+
+@pytest.mark.parametrize("step", ["auto", "library"])
+def test_a_frozen_decoder_keeps_the_directions_that_were_drawn(step):
+    x = torch.randn(4096, 16, generator=torch.Generator().manual_seed(0))
+    settings = {"width": 32, "k": 4, "n_samples": 8192, "batch_size": 256, "seed": 3, "step": step}
+    start = train_sae(x, **settings | {"n_samples": 256, "lr": 1e-12}, freeze_decoder=True).sae
+    frozen, free = (train_sae(x, **settings, freeze_decoder=freeze).sae for freeze in (True, False))
+    kept = torch.nn.functional.cosine_similarity(frozen.W_dec, start.W_dec)
+    assert kept.min() > 1 - 1e-5 and torch.nn.functional.cosine_similarity(free.W_dec, start.W_dec).min() < 0.99
+    assert not torch.allclose(frozen.W_enc, start.W_enc, atol=1e-2)  # all else trains
+
+
+def test_a_frozen_decoder_resumes_to_the_same_weights(tmp_path):
+    x = torch.randn(2048, 16, generator=torch.Generator().manual_seed(0))
+    settings = {"width": 32, "k": 4, "n_samples": 4096, "batch_size": 256, "freeze_decoder": True}
+    whole = train_sae(x, **settings).sae
+    train_sae(x, checkpoint=tmp_path, checkpoint_every=5, **settings)
+    max(tmp_path.glob("*.safetensors")).unlink()  # as if cut off before the last
+    again = train_sae(x, checkpoint=tmp_path, checkpoint_every=5, **settings).sae
+    assert torch.equal(whole.W_dec, again.W_dec) and torch.equal(whole.W_enc, again.W_enc)

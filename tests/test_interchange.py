@@ -278,3 +278,23 @@ def test_bad_input_gets_a_sentence(small_lab, pairs, base):
         with pytest.raises(CourseError, match=message):
             call()
         assert not hooks_left(small_lab)
+
+
+def test_pairs_laid_below_each_other_are_scored_as_each_by_itself(small_lab, pairs):
+    wide = pairs._replace(base=torch.nn.functional.pad(pairs.base, (0, 3), value=7),
+                          source=pairs.source[:, : int(pairs.source_place.max()) + 1])
+    parts = [pairs.take(slice(0, 5)), wide, pairs.take(slice(7, 8))]
+    joined = Pairs.joined(parts, small_lab.bos)
+    joined.check(small_lab, "joined")
+    assert joined.base.shape == (18, wide.base.shape[1]) and len({p.base.shape[1] for p in parts}) == 3
+    start = 0
+    for part in parts:
+        rows, start = slice(start, start + len(part.base)), start + len(part.base)
+        for name in ("base", "source"):
+            mine, width = getattr(joined, name)[rows], getattr(part, name).shape[1]
+            assert torch.equal(mine[:, :width], getattr(part, name)) and (mine[:, width:] == small_lab.bos).all()
+        assert all(torch.equal(getattr(joined, name)[rows], getattr(part, name))
+                   for name in ("base_place", "base_end", "source_place", "want", "stay"))
+    scores = [interchange_scores(small_lab, LAST, spaces()["coordinates"], part, part) for part in (joined, *parts)]
+    for found, *each in zip(*scores, strict=True):
+        assert found.tolist() == [value for part in each for value in part.tolist()]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from course_utils.errors import CourseError
-from course_utils.interventions import ablate, generate, splice, steer
+from course_utils.interventions import ablate, divert, generate, splice, steer
 
 HOOK = "blocks.1.hook_resid_post"
 
@@ -206,4 +206,71 @@ def test_bad_input_gets_a_sentence(small_lab, sae, batch):
     for call, message in cases:
         with pytest.raises(CourseError, match=message):
             call()
+        assert not hooks_left(small_lab)
+
+
+@pytest.mark.parametrize("how", [{}, {"mode": "resample", "seed": 3}, {"error_term": False}])
+def test_ablation_only_somewhere_changes_nothing_elsewhere(small_lab, sae, batch, how):
+    x, latents = small_lab.capture(batch.tokens, HOOK), list(range(20))
+    only = torch.rand(batch.tokens.shape, generator=torch.Generator().manual_seed(0)) < 0.3
+    with ablate(small_lab, sae, latents, **how):
+        everywhere, logits = small_lab.capture(batch.tokens, HOOK), small_lab.logits(batch.tokens)
+    with ablate(small_lab, sae, latents, only=only, **how):
+        found = small_lab.capture(batch.tokens, HOOK)
+    assert only[:, 0].any() and torch.equal(found, torch.where(only[..., None], everywhere, x))
+    assert not torch.equal(found[only], x[only]) and torch.equal(found[:, 0], x[:, 0])  # BOS stays whatever is asked
+    with ablate(small_lab, sae, latents, only=torch.ones_like(only), **how):
+        assert torch.equal(small_lab.logits(batch.tokens), logits)
+    clean = small_lab.logits(batch.tokens)
+    with ablate(small_lab, sae, latents, only=torch.zeros_like(only), **how):
+        assert torch.equal(small_lab.logits(batch.tokens), clean)
+
+
+def test_what_is_diverted_is_the_latents_activity_along_other_rows(small_lab, sae, batch):
+    x, latents = small_lab.capture(batch.tokens, HOOK), [5, 2, 40]
+    f = sae.encode(x)
+    rows = torch.randn(3, 32, generator=torch.Generator().manual_seed(1))
+    with divert(small_lab, sae, latents, rows):
+        found = small_lab.capture(batch.tokens, HOOK)
+    by_hand = x - sum(f[..., i, None] * row for i, row in zip(latents, rows, strict=True))
+    torch.testing.assert_close(found[:, 1:], by_hand[:, 1:], atol=1e-4, rtol=1e-4)
+    assert torch.equal(found[:, 0], x[:, 0]) and (found[:, 1:] - x[:, 1:]).abs().max() > 0.1
+    with divert(small_lab, sae, torch.tensor(latents), sae.W_dec[latents]):
+        own = small_lab.logits(batch.tokens)
+    with ablate(small_lab, sae, latents):
+        torch.testing.assert_close(own, small_lab.logits(batch.tokens), atol=1e-3, rtol=1e-3)
+    clean = small_lab.logits(batch.tokens)
+    for given, none in (([], torch.zeros(0, 32)), (latents, torch.zeros(3, 32))):
+        with divert(small_lab, sae, given, none):
+            assert torch.equal(small_lab.logits(batch.tokens), clean)
+
+
+def test_an_sae_that_joins_the_heads_itself_is_taken_as_one_that_does_not(small_lab, batch):
+    hook, latents, rows = "blocks.1.attn.hook_z", [3, 7], torch.ones(2, 32)
+    plain, joins = make_sae("Standard", hook, 32), make_sae("Standard", hook, 32)
+    joins.turn_on_forward_pass_hook_z_reshaping()
+    only = torch.arange(batch.tokens.shape[1]) % 2 == torch.arange(len(batch.tokens))[:, None] % 2
+    for way in (lambda sae: ablate(small_lab, sae, latents, only=only),
+                lambda sae: divert(small_lab, sae, latents, rows)):
+        found = []
+        for sae in (plain, joins):
+            with way(sae):
+                found.append(small_lab.capture(batch.tokens, hook))
+        torch.testing.assert_close(*found)
+        assert (found[0] - small_lab.capture(batch.tokens, hook)).abs().max() > 0.1
+
+
+def test_what_does_not_fit_where_or_along_what_gets_a_sentence(small_lab, sae, batch):
+    n, pos = batch.tokens.shape
+    cases = [
+        (ablate(small_lab, sae, [0], only=torch.ones(n, pos - 1, dtype=torch.bool)),
+         rf"only has shape \({n}, {pos - 1}\); the tokens have \({n}, {pos}\)"),
+        (divert(small_lab, sae, [0], torch.ones(2, 32)), r"rows has shape \[2, 32\]; give \[1, 32\] finite numbers"),
+        (divert(small_lab, sae, [0], torch.ones(1, 31)), r"rows has shape \[1, 31\]"),
+        (divert(small_lab, sae, [0], torch.full((1, 32), float("nan"))), "finite numbers, a row for each latent"),
+        (divert(small_lab, sae, [64], torch.ones(1, 32)), r"latents=\[64\] must lie in 0 to 63"),
+    ]
+    for context, message in cases:
+        with pytest.raises(CourseError, match=message), context:
+            small_lab.logits(batch.tokens)
         assert not hooks_left(small_lab)

@@ -272,7 +272,7 @@ def test_notebooks_keep_to_their_size(path):
     code = [[ln for ln in cell.source.splitlines() if ln.strip()] for cell in cells(path, "code")]
     assert 20 <= len(code) <= 45
     assert statistics.median(map(len, code)) <= 6 and max(map(len, code)) <= 40
-    own = [cell for cell in cells(path, "markdown") if "footer" not in cell.metadata.get("tags", [])]  # that is generated
+    own = [cell for cell in cells(path, "markdown") if "footer" not in cell.metadata.get("tags", [])]
     assert sum(len(cell.source.split()) for cell in own) <= 3500
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from course_utils.plots.figures import MARKERS, PALETTE, describe, error_bars, new_axes, not_empty, tidy, words
 
 
-def ladders(steps: Sequence[float], series: Mapping[str, Sequence], *, ax: Axes | None = None, half: float | None = 0.5,
-            xlabel: str = "latents off", ylabel: str = "share that remains", title: str = "", alt: str = "") -> Axes:
+def ladders(steps: Collection, series: Mapping[str, Sequence], *, ax: Axes | None = None,
+            half: float | int | None = 0.5, xlabel: str = "latents off", ylabel: str = "share that remains",
+            title: str = "", alt: str = "") -> Axes:
     """Draw what remains at every step, a line each, steps doubling from one tick to the next.
 
     Parameters
@@ -41,7 +42,7 @@ def ladders(steps: Sequence[float], series: Mapping[str, Sequence], *, ax: Axes 
     return describe(ax, alt or _said(ylabel, xlabel, series))
 
 
-def power(curves: Mapping[str, Mapping[float, Any]], *, ax: Axes | None = None, alpha: float = 0.05,
+def power(curves: Mapping[str, Mapping[float, Any]], *, ax: Axes | None = None, alpha: float | int = 0.05,
           xlabel: str = "planted effect", ylabel: str = "share of tests that speak up", title: str = "",
           alt: str = "") -> Axes:
     """Draw how often a test speaks up against the planted effect, from `evidence.calibrate`; dashed: the level.
