@@ -102,7 +102,7 @@ def test_a_verdict_is_shown_with_its_claim_value_interval_and_nulls(tmp_path):
     _, page = make(tmp_path, [row(), row(id="C25", value=None, low=None, high=None, nulls={},
                                          verdict="not testable here", reason="one layer only")])
     for text in (claim("C26").text, claim("C25").text, "0.31 [0.25, 0.37]", "shuffled 0.02 (p = 0.001)",
-                 "dead fraction", "one layer only", "1 × holds", "1 × not testable here"):
+                 "dead fraction", "one layer only", "2 verdicts on 2 claims", "1holds", "1not testable here"):
         assert text in page.text
     assert len(page.all("svg")) == 1  # nothing to draw where nothing was measured
 

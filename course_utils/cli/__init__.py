@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from course_utils import __version__
-from course_utils.cli import causality, exercises, grading, instructors, prefetch, saes
+from course_utils.cli import badges, causality, exercises, grading, instructors, prefetch, saes
 from course_utils.errors import CourseError
 from course_utils.paths import build_dir
 
@@ -103,6 +103,14 @@ def write_report(args: argparse.Namespace) -> int:
     return 0
 
 
+def write_site(args: argparse.Namespace) -> int:
+    """Write the course as a web site."""
+    from course_utils.cli.site import make
+
+    print(f"site: {make(_build(args.output))}")
+    return 0
+
+
 def show_version(_: argparse.Namespace) -> int:
     """Print the version."""
     print(f"course {__version__}")
@@ -145,6 +153,9 @@ def build_parser(wanted: str | None = None) -> argparse.ArgumentParser:
     again = commands.add_parser("report", help="write build/report.html again from the last run")
     again.add_argument("--output", metavar="DIR", help="folder of the run (default: build/ of the checkout)")
     again.set_defaults(func=write_report)
+    pages = commands.add_parser("site", help="write the course as static pages, from the executed notebooks")
+    pages.add_argument("--output", metavar="DIR", help="folder of a run (default: build/); the site goes to DIR/site")
+    pages.set_defaults(func=write_site)
     health = commands.add_parser("doctor", help="is this machine ready? a fix beside every problem")
     health.add_argument("--json", action="store_true", help="print the findings as JSON")
     health.set_defaults(func=show_doctor)
@@ -154,6 +165,7 @@ def build_parser(wanted: str | None = None) -> argparse.ArgumentParser:
     prefetch.add_parser(commands)
     causality.add_parser(commands)
     grading.add_parser(commands)
+    badges.add_parsers(commands)
     if wanted == "organism":
         from course_utils.organism import cli as organism_cli
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import jinja2
 import nbformat
+from markupsafe import Markup
 
 from course_utils.cli.runner import write
 from course_utils.evidence import Ledger, claims
@@ -151,13 +152,18 @@ def notebook_rows(run: dict[str, Any], build: Path) -> list[dict[str, Any]]:
 
 
 def summary(rows: list[dict[str, Any]], books: list[dict[str, Any]]) -> str:
-    """Say in one line how the notebooks went and what the verdicts were."""
+    """Say in one line how the notebooks went and how many verdicts there are."""
     failed = [book["notebook"] for book in books if book["status"] != "passed"]
     went = f"{len(books) - len(failed)} of {len(books)} notebooks ran to their end"
     went += f" (not: {', '.join(failed)})" if failed else ""
-    counts = Counter(str(row.get("verdict")) for row in rows)
-    verdicts = ", ".join(f"{n} × {verdict}" for verdict, n in counts.most_common()) or "no verdict yet"
-    return f"{went if books else 'No notebook ran'}; the ledger says: {verdicts}."
+    tried = f"{len(rows)} verdicts on {len({row['id'] for row in rows})} claims" if rows else "no verdict yet"
+    return f"{went if books else 'No notebook ran'}; the ledger holds {tried}."
+
+
+def tally(rows: list[dict[str, Any]]) -> list[tuple[str, int, str]]:
+    """Count the verdicts: verdict, how often, and its tone; the most frequent first."""
+    counts = Counter((str(row.get("verdict")), row["tone"]) for row in rows)
+    return [(verdict, n, tone) for (verdict, tone), n in counts.most_common()]
 
 
 def make(build: Path) -> Path:
@@ -177,9 +183,10 @@ def make(build: Path) -> Path:
     run = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     rows, books = ledger_rows(build), notebook_rows(run, build)
     about = [(name, run[name]) for name in ABOUT if run.get(name)]
-    template = Path(__file__).with_name("report.html.jinja").read_text(encoding="utf-8")
+    template, look = (Path(__file__).with_name(name).read_text(encoding="utf-8")
+                      for name in ("report.html.jinja", "look.css"))
     pages = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     page = pages.from_string(template).render(
-        summary=summary(rows, books), about=about, rows=rows, notebooks=books)
+        look=Markup(look), summary=summary(rows, books), tally=tally(rows), about=about, rows=rows, notebooks=books)
     write(build / "report.html", page)
     return build / "report.html"

@@ -45,16 +45,7 @@ def load(library: Any, releases: Mapping[str, Any], name: str, device: str) -> A
     CourseError
         If it is not in the list, not in the cache and the hub is out of reach, or it is a pickle.
     """
-    release, _, sae_id = name.partition("/")
-    if release not in releases:
-        near = difflib.get_close_matches(release, releases, n=1, cutoff=0.0)[0]
-        raise CourseError(f"name={name!r} is no folder with a saved SAE (cfg.json, sae_weights.safetensors); ready "
-                          f"ones: {', '.join(saes()) or 'none'}; nearest of the published releases: {near!r}.")
-    ids = [*releases[release].saes_map]
-    if not sae_id:
-        raise CourseError(f"name={name!r} is a release of {len(ids)} SAEs; name one of them, e.g. '{name}/{ids[0]}'.")
-    if sae_id not in ids:
-        raise one_of(f"id of an SAE in release {release!r}", sae_id, ids)
+    release, sae_id = _listed(releases, name)
 
     def read(offline: bool = False, **how: Any) -> Any:
         with quiet(), hub_client(offline):
@@ -89,6 +80,21 @@ def load(library: Any, releases: Mapping[str, Any], name: str, device: str) -> A
         raise CourseError(f"name={name!r} could not be downloaded or read ({why(failure)}); try again, or take one of "
                           "the course's: ready_sae(lab).") from failure
     return sae
+
+
+def _listed(releases: Mapping[str, Any], name: str) -> tuple[str, str]:
+    """Return release and id of a name, refusing those that are not listed."""
+    release, _, sae_id = name.partition("/")
+    if release not in releases:
+        near = difflib.get_close_matches(release, releases, n=1, cutoff=0.0)[0]
+        raise CourseError(f"name={name!r} is no folder with a saved SAE (cfg.json, sae_weights.safetensors); ready "
+                          f"ones: {', '.join(saes()) or 'none'}; nearest of the published releases: {near!r}.")
+    ids = [*releases[release].saes_map]
+    if not sae_id:
+        raise CourseError(f"name={name!r} is a release of {len(ids)} SAEs; name one of them, e.g. '{name}/{ids[0]}'.")
+    if sae_id not in ids:
+        raise one_of(f"id of an SAE in release {release!r}", sae_id, ids)
+    return release, sae_id
 
 
 def _drop_spoilt(repository: str) -> list[str]:
