@@ -193,8 +193,9 @@ def make(*arguments: str) -> subprocess.CompletedProcess:
 
 
 def test_make_help_lists_every_target():
-    listed = set(re.findall(r"^make (\w+)", make("help").stdout, re.M))
-    assert listed == {"help", "run", "test", "check", "lab", "bench", "notebooks", "clean"}
+    listed = set(re.findall(r"^make ([\w-]+)", make("help").stdout, re.M))
+    phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)[1]
+    assert listed == set(phony.split()) and {"run", "test", "check"} <= listed
 
 
 def test_an_old_python_is_named_before_anything_is_made(tmp_path):

@@ -39,7 +39,7 @@ def figure(alt):
 def checkout(tmp_path, monkeypatch):
     """A small checkout to stand in, with every kind of source."""
     files = {"pyproject.toml": "", "LICENSE": "free", "README.md": README,
-             "docs/glossary.md": "# Glossary\n\n## A latent\n\nA unit; back to [the start](../README.md).\n\n- [ ] read\n",
+             "docs/glossary.md": "# Glossary\n\n## A latent\n\nA unit; see [the start](../README.md).\n\n- [ ] read\n",
              "docs/instructors/half_day.md": "# Half a day\n\nUse [it](../../notebooks/01_next.ipynb#more).\n"}
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

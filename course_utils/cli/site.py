@@ -117,9 +117,9 @@ def _link(soup: BeautifulSoup, source: Source, pages: dict[Path, str], site: Pat
 def _tidy(soup: BeautifulSoup) -> None:
     """Let what is too wide for a phone scroll by itself, also from the keyboard; boxes to tick on paper are signs."""
     for box in soup.select("input[type=checkbox]"):
-        box.replace_with("☑" if box.has_attr("checked") else "☐")
-    for pre in soup.select(".output pre"):
-        pre["tabindex"] = "0"
+        box.replace_with("☑ " if box.has_attr("checked") else "☐ ")
+    for wide in soup.select(".output pre, .output [role=figure]"):
+        wide["tabindex"] = "0"
     for table in soup.find_all("table"):
         table.wrap(soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0"}))
 
