@@ -129,7 +129,7 @@ def rows(part: dict, lesson: Lesson) -> Iterator[Row]:
                                 ("sections", numbers or [], {section.number for section in lesson.sections})):
         if missing := [one for one in wanted if one not in known]:
             raise CourseError(f"{name}={missing} of an agenda: {lesson.path.name} has no such {name}.")
-    yield Row(f"**{lesson.title}**: open it, run all of it once", lesson.run, ())
+    yield Row(f"**{lesson.title}**: open it, run its first cells", lesson.run, ())
     for section in lesson.sections:
         if numbers is None:
             chosen = not asked or set(asked) & set(section.exercises)

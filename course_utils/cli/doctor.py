@@ -23,8 +23,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from course_utils import __version__, paths
+from course_utils.setup import DISTRIBUTION
 
-DISTRIBUTION = "under-the-hood-course"
 GIB = 2**30
 _REINSTALL = "run 'make test' in the checkout, or 'pip install -c constraints.txt -e .'"
 
@@ -233,7 +233,7 @@ def box() -> str:
 ---
 **If this fails**, run `course doctor` in a terminal: it checks {", ".join(checks)} and {last}, and says
 what mends each ([by symptom](../docs/if_this_fails.md)). **Words**: [glossary](../docs/glossary.md).
-**Where was I?** `course progress`. **Once more from empty**: `course reset 04.3`."""
+**Where was I?** `course progress`. **Once more from empty**: `course reset` and an exercise's number."""
 
 
 def show(checks: list[Check]) -> str:
