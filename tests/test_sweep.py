@@ -267,12 +267,13 @@ def test_the_command_makes_a_table_and_goes_on(lab, tmp_path, capsys):
     assert cli.main(command) == 0
     said = capsys.readouterr().out
     whole = load(tmp_path / "causality-organism.json")
-    assert len(whole.found) == 2 and whole.plan.n_null == 2 and [*whole.saes] == ["seed 0", "frozen decoder"]
+    assert len(whole.found) == 2 and whole.plan.n_null == 2
+    assert [*whole.saes] == ["seed 0", "width 4,096", "frozen decoder"]
     assert whole.saes["frozen decoder"] == mark(ready_sae(lab, freeze_decoder=True))
     text = (tmp_path / "causality-organism.md").read_text(encoding="utf-8")
     assert text.strip() in said
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
-    assert len(rows) == 2 + len(whole.found[0].cells) + 3 + 2 and {len(row) for row in rows} == {6}
+    assert len(rows) == 2 + len(whole.found[0].cells) + 3 + 2 * len(whole.saes) and {len(row) for row in rows} == {6}
     (diff,) = (row for row in rows if row[:2] == [DIFF, "1"])
     assert float(diff[2].split()[0]) == pytest.approx(whole.column(DIFF, "1").mean(), abs=0.006)
     assert float(diff[5]) == pytest.approx(whole.column(DIFF, "1", "damage").mean(), abs=6e-4)
