@@ -62,8 +62,8 @@ define TEST_IN
 	[ -x build/$(1)/venv/bin/python ] || $(PY) -m venv build/$(1)/venv
 	build/$(1)/venv/bin/python -m pip --disable-pip-version-check install -q $(2) "$(TORCH)" -e '.[dev]'
 	build/$(1)/venv/bin/python -m pip freeze --exclude-editable > build/$(1)/freeze.txt
-	COURSE_BUILD="$(CURDIR)/build/$(1)" build/$(1)/venv/bin/python -m pytest --nbmake --nbmake-timeout=600 \
-		-m "not slow and not repository" tests course_utils notebooks/00_start_here.ipynb $(ARGS)
+	$(AT_ONCE) COURSE_BUILD="$(CURDIR)/build/$(1)" build/$(1)/venv/bin/python -m pytest $(SHARED) --nbmake \
+		--nbmake-timeout=600 -m "not slow and not repository" tests course_utils notebooks/00_start_here.ipynb $(ARGS)
 endef
 
 test-lowest: $(STAMP)  ## the unit tests and notebook 00 on the lowest versions that pyproject.toml allows

@@ -94,12 +94,13 @@ def test_ablation_takes_exactly_the_latents_share_away(small_lab, sae, batch):
                                    atol=1e-4, rtol=1e-4)
 
 
-def test_resampling_draws_values_of_real_tokens_only(small_lab, sae):
+@pytest.mark.parametrize("given", [True, False])
+def test_resampling_draws_values_of_real_tokens_only(small_lab, sae, given):
     batch = next(b for b in small_lab.batches(3000, batch_tokens=400) if not b.mask.all())
     x = small_lab.capture(batch.tokens, HOOK)
     f, error = sae.encode(x), x - sae.decode(sae.encode(x))
-    latents = list(range(sae.cfg.d_sae))
-    with ablate(small_lab, sae, latents, mode="resample", mask=batch.mask, seed=1):
+    latents, mask = list(range(sae.cfg.d_sae)), batch.mask if given else None  # of itself it leaves padding out
+    with ablate(small_lab, sae, latents, mode="resample", mask=mask, seed=1):
         first = small_lab.capture(batch.tokens, HOOK)
         assert torch.equal(first, small_lab.capture(batch.tokens, HOOK))
     donated = first - error  # every latent resampled together: each token now decodes some donor's latents
@@ -107,7 +108,7 @@ def test_resampling_draws_values_of_real_tokens_only(small_lab, sae):
     real[:, 0] = False
     away = torch.cdist(donated[:, 1:].flatten(0, 1), sae.decode(f[real]), compute_mode="donot_use_mm_for_euclid_dist")
     assert away.min(1).values.max() < 1e-3 * donated.norm(dim=-1).mean()
-    with ablate(small_lab, sae, latents, mode="resample", mask=batch.mask, seed=2):
+    with ablate(small_lab, sae, latents, mode="resample", mask=mask, seed=2):
         assert not torch.equal(first, small_lab.capture(batch.tokens, HOOK))
 
 

@@ -29,6 +29,7 @@ from course_utils.causality.bench import additions, mark
 from course_utils.causality.kept import load, save
 from course_utils.dictionaries import ready_sae
 from course_utils.errors import CourseError
+from course_utils.evidence import kept
 from course_utils.interventions import ablate
 from course_utils.lab import open_lab, random_twin
 
@@ -237,7 +238,7 @@ def test_a_mark_tells_saes_apart_and_not_their_last_digits(lab, saes):
 
 
 def test_the_kept_sweep_goes_by_weights_alone(lab, made, tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "DATA", tmp_path)
+    monkeypatch.setattr(kept, "DATA", tmp_path)
     monkeypatch.setattr(paths, "DATA", tmp_path)
     monkeypatch.setattr(paths, "expected_sums", dict)
     assert kept_sweep(lab) is None

@@ -73,7 +73,7 @@ def _slope(lab: Lab, hook: str, tokens: Tensor, places: Tensor, to: Target) -> t
         return kept[0]
 
     with torch.enable_grad(), lab.hooked((hook, watch)):
-        logits = lab.model(tokens.to(lab.device))
+        logits = lab.model(lab.checked(tokens))
         said = logits[torch.arange(len(tokens), device=logits.device), places.to(logits.device)]
         (slope,) = torch.autograd.grad(to.read(said.cpu()).sum(), kept)
     return kept[0].detach(), slope

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -15,8 +14,8 @@ from tqdm.auto import tqdm
 from course_utils.activations import Activations
 from course_utils.causality.bench import Bench, Cell, Found, Plan, Sweep, mark
 from course_utils.errors import CourseError
+from course_utils.evidence import kept
 from course_utils.lab import Lab
-from course_utils.paths import DATA, checked
 
 TABLES = ("nulls", "dictionaries", "detectors")  # of `Found`: name → numbers
 
@@ -68,21 +67,8 @@ def _begun(whole: Sweep, file: str | os.PathLike | None) -> tuple[Found, ...]:
 
 def save(whole: Sweep, file: str | os.PathLike) -> None:
     """Write a sweep as JSON, whole or not at all; numbers to five digits."""
-    path = Path(file)
-    path.parent.mkdir(parents=True, exist_ok=True)
     head = {"model": whole.model, "weights": whole.weights, "plan": asdict(whole.plan), "saes": dict(whole.saes)}
-    lines = ",\n  ".join(json.dumps(_rounded(asdict(f))) for f in whole.found)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(f'{json.dumps(head, indent=1)[:-2]},\n "found": [\n  {lines}\n ]\n}}\n', encoding="utf-8")
-    os.replace(part, path)
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, float):
-        return float(f"{value:.5g}")
-    if isinstance(value, Mapping):
-        return {key: _rounded(v) for key, v in value.items()}
-    return [_rounded(v) for v in value] if isinstance(value, list | tuple) else value
+    kept.write(file, head, found=[kept.rounded(asdict(f)) for f in whole.found])
 
 
 def load(file: str | os.PathLike) -> Sweep:
@@ -93,25 +79,17 @@ def load(file: str | os.PathLike) -> Sweep:
     CourseError
         If it is no sweep, or was cut short.
     """
-    try:
-        content = json.loads(Path(file).read_text(encoding="utf-8"))
-        plan = {key: tuple(v) if isinstance(v, list) else v for key, v in content.pop("plan").items()}
+    with kept.reading(file, "sweep") as content:
         found = []
         for f in content.pop("found"):
             tables = [{key: tuple(v) for key, v in f[part].items()} for part in TABLES]
             found.append(Found(f["concept"], f["advantage"], tuple(Cell(**cell) for cell in f["cells"]), *tables))
-        return Sweep(**content, plan=Plan(**plan), found=tuple(found))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CourseError(f"{str(file)!r} is no sweep that can be read ({error}); make it anew.") from error
+        return Sweep(**content | {"plan": Plan(**content["plan"])}, found=tuple(found))
 
 
 def kept_sweep(lab: Lab) -> Sweep | None:
     """Return the sweep that is shipped for these very weights (``course causality``), or None."""
-    for path in sorted((DATA / "results").glob("causality-*.json")):
-        found = load(checked(f"results/{path.name}"))
-        if found.weights == lab.fingerprint:
-            return found
-    return None
+    return kept.shipped("causality", lab.fingerprint, load)
 
 
 class Checked(NamedTuple):
@@ -153,9 +131,9 @@ def recheck(lab: Lab, whole: Sweep, saes: Mapping[str, Any], share: float = 0.1,
                           f"its names, {[*whole.saes][0]!r} first.")
     rng = np.random.default_rng(seed)
     names = rng.choice(whole.plan.concepts, max(1, round(share * len(whole.plan.concepts))), replace=False)
-    bench, kept, off = Bench(lab, whole.plan, saes, acts), {f.concept: f for f in whole.found}, []
+    bench, known, off = Bench(lab, whole.plan, saes, acts), {f.concept: f for f in whole.found}, []
     for concept in names.tolist():
-        again, before = bench.try_all(concept, share, rng), kept[concept]
+        again, before = bench.try_all(concept, share, rng), known[concept]
         both = [(again.advantage, before.advantage)]
         for a, b in zip(again.cells, before.cells, strict=True):
             both += [(x, y) for x, y in zip(asdict(a).values(), asdict(b).values(), strict=True)

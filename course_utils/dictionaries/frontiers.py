@@ -7,7 +7,6 @@ come, and a run that was cut off goes on where it stopped.
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,9 +19,9 @@ from course_utils.activations import harvest
 from course_utils.dictionaries.evaluation import evaluate
 from course_utils.dictionaries.matching import train_at_l0
 from course_utils.errors import CourseError
+from course_utils.evidence import kept
 from course_utils.evidence.estimates import Estimate, bootstrap_ratio
 from course_utils.lab import Lab
-from course_utils.paths import DATA, checked
 
 FAMILIES = {"L1": "standard", "TopK": "topk", "BatchTopK": "batchtopk", "JumpReLU": "jumprelu", "Gated": "gated"}
 MEASURES = ("l0", "explained_variance", "ce_recovered_mean", "ce_recovered_zero", "cost", "dead")
@@ -134,17 +133,9 @@ def _begun(lab: Lab, plan: Plan, file: str | os.PathLike | None) -> dict[tuple[s
 
 
 def save(frontier: Frontier, file: str | os.PathLike) -> None:
-    """Write a frontier as JSON, whole or not at all."""
-    path = Path(file)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a frontier as JSON, whole or not at all; measures to five digits."""
     head = {"model": frontier.model, "weights": frontier.weights, "plan": asdict(frontier.plan)}
-    rounded = [{name: [float(f"{x:.5g}") for x in found] for name, found in p.measures.items()}
-               for p in frontier.points]
-    lines = ",\n  ".join(json.dumps(vars(p) | {"measures": m}) for p, m in zip(frontier.points, rounded, strict=True))
-    text = f'{json.dumps(head, indent=1)[:-2]},\n "points": [\n  {lines}\n ]\n}}'
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text + "\n", encoding="utf-8")
-    os.replace(part, path)
+    kept.write(file, head, points=[vars(p) | {"measures": kept.rounded(p.measures)} for p in frontier.points])
 
 
 def load(file: str | os.PathLike) -> Frontier:
@@ -155,20 +146,12 @@ def load(file: str | os.PathLike) -> Frontier:
     CourseError
         If it is no frontier, or was cut short.
     """
-    try:
-        content = json.loads(Path(file).read_text(encoding="utf-8"))
+    with kept.reading(file, "frontier") as content:
         points = [p | {"measures": {n: Estimate(*x[:3], int(x[3])) for n, x in p["measures"].items()}}
                   for p in content.pop("points")]
-        plan = {key: tuple(v) if isinstance(v, list) else v for key, v in content.pop("plan").items()}
-        return Frontier(**content, plan=Plan(**plan), points=tuple(Point(**p) for p in points))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CourseError(f"{str(file)!r} is no frontier that can be read ({error}); make it anew.") from error
+        return Frontier(**content | {"plan": Plan(**content["plan"])}, points=tuple(Point(**p) for p in points))
 
 
 def kept_frontier(lab: Lab) -> Frontier | None:
     """Return the frontier that is shipped for these very weights (``course saes frontier``), or None."""
-    for path in sorted((DATA / "results").glob("frontier-*.json")):
-        found = load(checked(f"results/{path.name}"))
-        if found.weights == lab.fingerprint:
-            return found
-    return None
+    return kept.shipped("frontier", lab.fingerprint, load)

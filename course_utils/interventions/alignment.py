@@ -84,7 +84,7 @@ def das(lab: Lab, hook: str, pairs: Pairs, k: int, keep: Pairs | None = None, st
 
 def _loss(lab: Lab, hook: str, pairs: Pairs, source: Tensor, space: Space) -> Tensor:
     with swap(lab, hook, source, pairs.base_place, space):
-        logits = lab.model(pairs.base.to(lab.device))
+        logits = lab.model(lab.checked(pairs.base))
     ends = pairs.base_end.to(lab.device)
     said = logits[torch.arange(len(ends), device=lab.device), ends]
     return cross_entropy(said.float(), pairs.want.to(lab.device)).cpu()

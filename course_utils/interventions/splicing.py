@@ -97,8 +97,8 @@ def ablate(
         Keep what the SAE missed (default); False splices the ablated reconstruction in, and adds the SAE's
         own error to the effect.
     mask, seed
-        For ``"resample"``: which tokens may be donors (give `Batch.mask`, or padding donates too; BOS never
-        does), and how they are drawn.
+        For ``"resample"``: which tokens may be donors (None: all but BOS, which also fills rows up), and how they
+        are drawn.
     only
         Where to take them away; None: at every position but BOS. Everywhere else nothing is changed.
 
@@ -120,7 +120,7 @@ def ablate(
             return 0.0
         if mode == "mean":
             return means.to(f)[chosen]
-        return f[_donors(f, mask, seed, lab.past)][..., chosen]
+        return f[_donors(f, lab.tokens != lab.bos if mask is None else mask, seed, lab.past)][..., chosen]
 
     def replace(activation: Tensor) -> Tensor:
         x = _to_sae(activation, sae)
@@ -181,9 +181,9 @@ def divert(lab: Lab, sae: Any, latents: Sequence[int] | Int[Tensor, " k"],
         yield
 
 
-def _donors(f: Tensor, mask: Tensor | None, seed: int, past: int | None) -> tuple[Tensor, Tensor]:
+def _donors(f: Tensor, mask: Tensor, seed: int, past: int | None) -> tuple[Tensor, Tensor]:
     """Draw a donor (row and position) for every token of a batch; one seed, one draw."""
-    allowed = torch.ones(f.shape[:2], dtype=torch.bool) if mask is None else mask.cpu().clone()
+    allowed = mask.cpu().clone()
     if allowed.shape != f.shape[:2]:
         raise CourseError(f"mask has shape {tuple(allowed.shape)}; the tokens have {tuple(f.shape[:2])}.")
     allowed[:, 0] &= bool(past)  # behind a cache the first column is no BOS

@@ -37,6 +37,8 @@ class HookedModel:
     n_params: int  # tied weights counted once
     # In a run that follows on others (`follow`), how many positions came before; None in every other run.
     past: int | None = field(default=None, init=False)
+    # What the present run, or else the last one, reads.
+    tokens: Int[Tensor, "batch pos"] | None = field(default=None, init=False)
 
     @property
     def n_layers(self) -> int:
@@ -117,17 +119,15 @@ class HookedModel:
         """Decode token ids from the middle of a text: the leading space is kept."""
         return decode_behind(self.tokenizer, [ids])[0]
 
-    def _checked(self, tokens: Tensor) -> Tensor:
+    def checked(self, tokens: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"]:
+        """Return tokens where the model is, for a run; raises `CourseError` if it cannot read them."""
         low, high = int(tokens.min()), int(tokens.max())
         if low < 0 or high >= self.d_vocab:
-            raise CourseError(
-                f"tokens hold id {low if low < 0 else high}; {self.name} knows 0 to {self.d_vocab - 1}."
-            )
+            raise CourseError(f"tokens hold id {low if low < 0 else high}; {self.name} knows 0 to {self.d_vocab - 1}.")
         if tokens.shape[1] > self.n_ctx:
-            raise CourseError(
-                f"tokens has {tokens.shape[1]} positions; {self.name} reads at most {self.n_ctx}."
-            )
-        return tokens.to(self.device)
+            raise CourseError(f"tokens has {tokens.shape[1]} positions; {self.name} reads at most {self.n_ctx}.")
+        self.tokens = tokens.to(self.device)
+        return self.tokens
 
     @contextlib.contextmanager
     def hooked(self, *hooks: Hook) -> Iterator[None]:
@@ -168,7 +168,7 @@ class HookedModel:
             Return the residual stream before this block instead of logits.
         """
         with torch.no_grad(), self.hooked(*hooks):
-            return self.model(self._checked(tokens), stop_at_layer=stop_at_layer)
+            return self.model(self.checked(tokens), stop_at_layer=stop_at_layer)
 
     def logits(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab"]:
         """Run the model to its end; ``with steer(...)`` and its like apply."""
@@ -190,7 +190,7 @@ class HookedModel:
             return activation[rows.to(activation.device), places.to(activation.device)][None]
 
         with torch.no_grad(), self.hooked(("unembed.hook_in", pick)):
-            return self.model(self._checked(tokens))[0]
+            return self.model(self.checked(tokens))[0]
 
     def follow(
         self, tokens: Int[Tensor, "batch pos"], memory: Any = None
@@ -218,7 +218,7 @@ class HookedModel:
                  "position_ids": torch.arange(self.past, total, device=self.device).expand(n, -1)}
         try:
             with torch.no_grad():
-                logits, memory = self.model(self._checked(tokens), return_type="logits_and_cache", use_cache=True,
+                logits, memory = self.model(self.checked(tokens), return_type="logits_and_cache", use_cache=True,
                                             past_key_values=memory, **given)
         finally:
             self.past = None
