@@ -4,6 +4,7 @@ Colour-blindness is simulated by Machado, Oliveira & Fernandes (2009, doi 10.110
 differences are counted in CAM02-UCS (Luo, Cui & Li 2006), where 1 is about what can just be told apart.
 """
 
+import re
 from itertools import combinations
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
+from course_utils.cards.page import token
 from course_utils.plots import PALETTE
 
 colorspacious = pytest.importorskip("colorspacious", reason="pip install -e '.[dev]'")
@@ -70,3 +72,23 @@ def test_every_figure_of_a_notebook_says_in_words_what_it_shows(path):
     alts = [out.metadata.get("image/png", {}).get("alt") or cell.metadata.get("alt", "")
             for cell, out in outputs if "image/png" in out.get("data", {})]
     assert alts and min(map(len, alts)) > 25
+
+
+def light(rgb) -> float:
+    """Return relative luminance as WCAG 2.2 defines it."""
+    linear = np.where(np.array(rgb) <= 0.04045, np.array(rgb) / 12.92, ((np.array(rgb) + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+@pytest.mark.parametrize("page, text", [("#ffffff", "#212121"), ("#ffffff", "#000000"), ("#121212", "#ffffff"),
+                                        ("#111111", "#dddddd")])  # JupyterLab's and the browser's own, light and dark
+def test_a_token_can_be_read_at_every_strength_of_its_mark(page, text):
+    alphas = []
+    for share in np.linspace(0, 1, 501)[1:]:
+        style = re.search(r'style="([^"]+)"', token(" tiger", float(share), 1.0, False))[1]
+        *ground, alpha = (float(x) for x in re.search(r"rgba\(([^)]+)", style)[1].split(","))
+        mark = alpha * np.array(ground) / 255 + (1 - alpha) * np.array(to_rgb(page))
+        bright = sorted([light(mark), light(to_rgb("#000000" if "color:#000" in style else text))])
+        assert (bright[1] + 0.05) / (bright[0] + 0.05) >= 4.5, (share, style)
+        alphas.append(alpha)
+    assert (np.diff(alphas) >= 0).all()

@@ -29,19 +29,27 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
                         help="probability of the word that counts as saying it (default 0.5)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: build/causality)")
     parser.add_argument("--install", action="store_true", help="also put the JSON into data/results, with its checksum")
+    parser.add_argument("--picture", type=Path, metavar="FILE",
+                        help="measure nothing: draw what is kept for the model, as docs/still_there.png is")
     parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Make what is missing of the SAEs and of the sweep, then write the table."""
     from course_utils.causality.bench import Plan
-    from course_utils.causality.kept import sweep
+    from course_utils.causality.kept import kept_sweep, sweep
     from course_utils.causality.occasions import concept_list
     from course_utils.lab import open_lab
 
     if args.seeds < 1:
         raise CourseError(f"--seeds={args.seeds} must be at least 1.")
     lab = open_lab(args.model, text=args.text)
+    if args.picture:
+        found = kept_sweep(lab)
+        if found is None:
+            raise CourseError(f"--picture={str(args.picture)!r}: nothing is kept for {lab.name}; make it without.")
+        picture(found, args.picture)
+        return 0
     plan = Plan(lab.middle_hook, tuple(concept_list(lab, args.concepts)), args.places, n_null=args.nulls,
                 least=args.least)
     folder, name = args.out or build_dir() / "causality", f"causality-{lab.name.replace('/', '--')}"
@@ -70,6 +78,32 @@ def dictionaries(lab: Lab, hook: str, seeds: int) -> dict[str, Any]:
               for seed in range(1, seeds)]
     return {f"seed {i}": sae for i, sae in enumerate([first, *others])} | {
         "width 4,096": ready_sae(lab, hook, width=4096), "frozen decoder": ready_sae(lab, hook, freeze_decoder=True)}
+
+
+def picture(found: Sweep, file: Path) -> None:
+    """Draw what remains of the answer by what was taken away; the numbers stand in the file's "Description" as well."""
+    from course_utils.causality.removal import BY_ANSWER, BY_WORD, DIFF, LEACE, NULLS
+    from course_utils.evidence import bootstrap
+    from course_utils.plots import intervals
+    from course_utils.plots.figures import PALETTE, alt_text, new_axes
+
+    taken = {"chance: 4 others that fire as often": 1 - found.lost(NULLS[0]),
+             "the latent that fires on the concept": found.column(BY_WORD, "k=1"),
+             "the 4 latents that the answer hangs on": found.column(BY_ANSWER, "k=4"),
+             "the 64 latents that it hangs on": found.column(BY_ANSWER, "k=64"),
+             "one direction: the difference of means": found.column(DIFF, "1"),
+             "all that any linear probe could read": found.column(LEACE, "1")}
+    shares = [bootstrap(column) for column in taken.values()]
+    ax = intervals([*taken], shares, ax=new_axes(None, 8.6, 3.2), reference=1.0,
+                   title="Take a concept out of the model. Does it still say the word?",
+                   xlabel=f"share of the answer's lead, in nats, that remains ({len(found.plan.concepts)} concepts, 95 % intervals)")
+    for row, share in enumerate(reversed(shares)):
+        ax.annotate(f"{share.value:.0%}", (share.value, row), (-5, 5), textcoords="offset points", ha="right",
+                    color=PALETTE[0], weight="bold", fontsize=9)
+    ax.set_xlim(0, 1.1)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    ax.figure.savefig(file, dpi=144, bbox_inches="tight", metadata={"Description": alt_text(ax.figure)})
+    print(f"{file}: {alt_text(ax.figure)}")
 
 
 def table(found: Sweep) -> str:

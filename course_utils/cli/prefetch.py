@@ -90,9 +90,7 @@ def _filling(to: Path | None) -> Iterator[Path]:
 
 
 def _fill(root: Path, args: argparse.Namespace) -> int:
-    """Fetch and make all that is missing; return how many notebooks failed."""
-    from course_utils.dictionaries import load_sae
-    from course_utils.dictionaries.published import listed_saes
+    """Fetch and make all that is missing; return how many of its parts could not be had."""
     from course_utils.lab import open_lab
     from course_utils.lab.stream import Stream
 
@@ -109,13 +107,11 @@ def _fill(root: Path, args: argparse.Namespace) -> int:
     bundle.record(root, **{args.model if copy is None else lab.name: how})
     if isinstance(lab.text.texts, Stream):
         _keep_text(root, lab.text.texts.dataset, lab, args.tokens)
-    for name in args.sae or ([] if copy else listed_saes(lab, lab.middle_hook)[:SHOWN]):
-        load_sae(name)
-        print(f"SAE: {name}")
+    failed = 0 if copy and not args.sae else _saes(lab, args.sae)
     bundle.record(root)
     _harvest(lab, args.hook)
     bundle.record(root)
-    failed = _run(args, model, text) if args.notebook else 0
+    failed += _run(args, model, text) if args.notebook else 0
     files = bundle.record(root)["files"]
     size = sum((root / name).stat().st_size for name in files)
     print(f"{root}: {len(files)} files, {size / 1e6:,.1f} MB, each with its SHA-256 in {bundle.MANIFEST}.")
@@ -187,6 +183,24 @@ def _keep_text(root: Path, dataset: str, lab: Any, n_tokens: int) -> None:
             if len(texts) < kept_texts.SHARD:
                 break
     print(f"text: {got:,} tokens of {dataset}" + ("" if got >= n_tokens else ", which has no more"))
+
+
+def _saes(lab: Any, asked: Sequence[str]) -> int:
+    """Fetch SAEs: without those asked for nothing goes on, others may be missing; return how many are."""
+    from course_utils.dictionaries import load_sae
+    from course_utils.dictionaries.published import listed_saes
+
+    missing = 0
+    for name in asked or listed_saes(lab, lab.middle_hook)[:SHOWN]:
+        try:
+            load_sae(name)
+            print(f"SAE: {name}")
+        except CourseError as error:
+            if asked:
+                raise
+            missing += 1
+            print(f"SAE: left out, {error}")
+    return missing
 
 
 def _harvest(lab: Any, hooks: Sequence[str]) -> None:
