@@ -27,6 +27,7 @@ from course_utils.plots import (  # noqa: E402
     null_distributions,
     training_curves,
 )
+from course_utils.plots.figures import places  # noqa: E402
 
 LOG = [{"step": s, "samples": 64 * s, "loss": 8.0 / s, "l0": 16.0, "explained_variance": 1 - 1 / s, "dead": 0.0}
        for s in range(1, 9)]
@@ -178,3 +179,15 @@ def test_a_null_in_one_place_can_be_seen():
     ax = null_distributions({"alike": [0.0, 1e-9]}, Estimate(1.0, 0.9, 1.1, 9))
     edges = ax.patches[-1].get_data().edges
     assert edges[-1] - edges[0] == pytest.approx(0.011)
+
+
+@pytest.mark.parametrize("names, expected", [
+    (["latents", "neurons", "LEACE"], [0, 4, 6]), (["a", "DiffMean", "b", "latents"], [1, 2, 3, 0]),
+    (["latents", "latent, by output"], [0, 1]), (["linear probe", "probe"], [3, 0]), ([], [])])
+def test_a_known_rival_keeps_its_colour_and_no_two_share_one(names, expected):
+    assert places(names) == expected
+
+
+def test_more_names_than_colours_are_still_told_apart():
+    found = places(["latents", *map(str, range(11))])
+    assert sorted(found) == list(range(12)) and found[0] == 0

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from course_utils import cli, paths
 from course_utils.causality import (
@@ -257,6 +258,19 @@ def test_the_shipped_sweep_is_whole_and_of_the_shipped_saes(lab):
     assert next(iter(whole.saes.values())) == mark(ready_sae(lab))
     assert all({(c.way, c.setting) for c in f.cells} >= {*ways(whole.plan)} for f in whole.found)
     assert all(len(draws) == whole.plan.n_null for f in whole.found for draws in f.nulls.values())
+
+
+def test_the_picture_in_the_readme_shows_the_shipped_sweep(tmp_path, capsys):
+    assert cli.main(["causality", "--picture", str(tmp_path / "new" / "picture.png")]) == 0
+    drawn, kept_one = (Image.open(file).info["Description"] for file in (
+        tmp_path / "new" / "picture.png", paths.DATA.parent / "docs" / "still_there.png"))
+    assert drawn == kept_one and drawn in capsys.readouterr().out and "chance" in drawn
+
+
+def test_nothing_is_drawn_of_a_model_that_nothing_is_kept_for(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(kept, "DATA", tmp_path)
+    assert cli.main(["causality", "--picture", str(tmp_path / "p.png")]) == 2
+    assert "nothing is kept for organism" in capsys.readouterr().err and not (tmp_path / "p.png").exists()
 
 
 # --- the command ----------------------------------------------------------------------------------------------------

@@ -94,9 +94,10 @@ def picture(found: Sweep, file: Path) -> None:
              "one direction: the difference of means": found.column(DIFF, "1"),
              "all that any linear probe could read": found.column(LEACE, "1")}
     shares = [bootstrap(column) for column in taken.values()]
+    over = f"{len(found.plan.concepts)} concepts, 95 % intervals"
     ax = intervals([*taken], shares, ax=new_axes(None, 8.6, 3.2), reference=1.0,
                    title="Take a concept out of the model. Does it still say the word?",
-                   xlabel=f"share of the answer's lead, in nats, that remains ({len(found.plan.concepts)} concepts, 95 % intervals)")
+                   xlabel=f"share of the answer's lead that remains ({over})")
     for row, share in enumerate(reversed(shares)):
         ax.annotate(f"{share.value:.0%}", (share.value, row), (-5, 5), textcoords="offset points", ha="right",
                     color=PALETTE[0], weight="bold", fontsize=9)

@@ -58,7 +58,8 @@ def density_histogram(density: Collection, *, ax: Axes | None = None, bins: int 
     edges = np.geomspace(min(fired.min(initial=1), 0.5), 1, bins + 1)
     ax.hist(fired, bins=edges, color=color, alpha=0.8, label=label or None)
     ax.set_xscale("log")
-    never = f"{len(shares) - len(fired)} of {len(shares)} latents never fire"
+    silent = len(shares) - len(fired)
+    never = f"{silent} of {len(shares)} latents never fire{'s' if silent == 1 else ''}"
     tidy(ax, title=f"{label}: {never}" if label else never, xlabel="share of tokens", ylabel="latents")
     middle = f"; half of the others fire on more than {np.median(fired):.2g} of tokens" if len(fired) else ""
     return describe(ax, alt or f"Histogram of firing shares, {label or 'one autoencoder'}: {never}{middle}.")

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from course_utils.plots.figures import MARKERS, PALETTE, describe, error_bars, new_axes, not_empty, tidy, words
+from course_utils.plots.figures import MARKERS, PALETTE, describe, error_bars, new_axes, not_empty, places, tidy, words
 
 
 def ladders(steps: Collection, series: Mapping[str, Sequence], *, ax: Axes | None = None,
@@ -28,7 +28,7 @@ def ladders(steps: Collection, series: Mapping[str, Sequence], *, ax: Axes | Non
     """
     not_empty("series", series)
     ax = new_axes(ax)
-    for i, (name, estimates) in enumerate(series.items()):
+    for i, (name, estimates) in zip(places([*series]), series.items(), strict=True):
         value, bars = error_bars(estimates)
         ax.errorbar(steps, value, yerr=bars if bars.any() else None, color=PALETTE[i % len(PALETTE)], capsize=2,
                     marker=MARKERS[i % len(MARKERS)], markersize=4, label=name)

@@ -43,7 +43,7 @@ def roc_and_precision(values: Mapping[str, Collection], on: Collection, *, title
     tidy(left, title=title, xlabel="share of other tokens above the threshold", ylabel="share of its tokens above it")
     tidy(right, title=f"{on.sum():,} of {len(on):,} tokens", xlabel="recall", ylabel="precision")
     left.legend(loc="lower right", frameon=False)
-    right.legend(loc="upper right", frameon=False)
+    right.legend(frameon=False)
     describe(left, f"{title}, ROC and precision against recall. {'; '.join(said)}.")
     return figure
 

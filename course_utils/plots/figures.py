@@ -21,6 +21,10 @@ from course_utils.errors import CourseError
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", "-.", ":")
+# What the notebooks compare again and again looks the same everywhere, by whichever of its names.
+_KNOWN = (("latents", "latent, by output", "latents by what hangs on them"),
+          ("latent, by input", "latents by what they fire on"), ("DiffMean", "difference of means"),
+          ("probe", "linear probe"), ("neurons", "neuron"), ("random directions", "random axes"), ("LEACE",))
 _ALT: WeakKeyDictionary[Axes, str] = WeakKeyDictionary()
 
 
@@ -71,6 +75,21 @@ def new_axes(ax: Axes | None, width: float = 6.0, height: float = 3.6) -> Axes:
     from matplotlib import pyplot
 
     return pyplot.subplots(figsize=(width, height), layout="constrained")[1]
+
+
+def places(names: Sequence[str]) -> list[int]:
+    """Return each name's place in `PALETTE` and `MARKERS`: known rivals their own, the others what is left, in order.
+
+    >>> places(["neurons", "trained", "latents"])
+    [4, 1, 0]
+    """
+    own = {name: i for i, same in enumerate(_KNOWN) for name in same}
+    found: dict[str, int] = {}
+    for name in names:
+        if name in own and own[name] not in found.values():
+            found[name] = own[name]
+    left = iter(i for i in range(len(names) + len(PALETTE)) if i not in found.values())
+    return [found[name] if name in found else next(left) for name in names]
 
 
 def tidy(ax: Axes, *, title: str = "", xlabel: str = "", ylabel: str = "") -> None:

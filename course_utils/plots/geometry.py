@@ -120,7 +120,7 @@ def shares(x: Sequence, D: Sequence, *, ax: Axes | None = None, lines: Mapping[s
         jitter = np.exp(spread.uniform(-0.03, 0.03, len(column)))
         ax.scatter(at * jitter, column, s=12, alpha=0.4, color=PALETTE[0], linewidths=0)
     ax.set_xscale("log")
-    tidy(ax, title=title, xlabel=xlabel, ylabel="dimensionality of a feature")
+    tidy(ax, title=title, xlabel=xlabel, ylabel="share of a dimension")
     ax.set_ylim(0, 1.08)
     said = "; ".join(f"{name} {np.mean([np.mean(np.abs(np.asarray(c) - share) < 0.03) for c in D]):.0%}"
                      for name, share in lines.items())

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from course_utils.errors import CourseError
-from course_utils.plots.figures import MARKERS, PALETTE, describe, error_bars, new_axes, not_empty, tidy, words
+from course_utils.plots.figures import MARKERS, PALETTE, describe, error_bars, new_axes, not_empty, places, tidy, words
 
 
 def grouped_intervals(
@@ -41,9 +41,9 @@ def grouped_intervals(
     ax = new_axes(ax, width=7.0, height=1.1 + (0.2 + 0.14 * len(rivals)) * len(groups))
     rows = np.arange(len(groups))[::-1]
     offsets = np.linspace(0.3, -0.3, len(rivals)) if len(rivals) > 1 else np.zeros(1)
-    for i, rival in enumerate(rivals):
+    for rival, offset, i in zip(rivals, offsets, places(rivals), strict=True):
         value, whiskers = error_bars([estimates[rival] for estimates in groups.values()])
-        ax.errorbar(value, rows + offsets[i], xerr=whiskers, fmt=MARKERS[i % len(MARKERS)], markersize=4.5,
+        ax.errorbar(value, rows + offset, xerr=whiskers, fmt=MARKERS[i % len(MARKERS)], markersize=4.5,
                     color=PALETTE[i % len(PALETTE)], capsize=2, linewidth=1.2, label=rival)
     for row in rows[1::2]:
         ax.axhspan(row - 0.5, row + 0.5, color="0.5", alpha=0.08, linewidth=0)

@@ -24,6 +24,7 @@ from course_utils.plots.figures import (
     matching,
     new_axes,
     not_empty,
+    places,
     tidy,
     words,
 )
@@ -54,7 +55,7 @@ def trade_off(curves: Mapping[str, tuple[Sequence, Sequence]], *, most: float | 
     for cost, effect in curves.values():
         matching(cost=cost, effect=effect)
     ax, handles = new_axes(ax, width=7.0, height=3.8), []
-    for i, (name, (cost, effect)) in enumerate(curves.items()):
+    for i, (name, (cost, effect)) in zip(places([*curves]), curves.items(), strict=True):
         style = {"color": PALETTE[i % len(PALETTE)], "linestyle": DASHES[i // len(PALETTE) % len(DASHES)]}
         (x, across), (y, up) = error_bars(cost), error_bars(effect)
         ax.errorbar(x, y, xerr=across, yerr=up, elinewidth=0.8, linewidth=1.4, label=name, **style)
