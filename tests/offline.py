@@ -1,8 +1,8 @@
 """Run a command where there is no network at all: a namespace of its own without any interface, not even ``lo``.
 
 ``python tests/offline.py 00 04`` executes notebooks on the organism there, ``python tests/offline.py 00 --model gpt2``
-on what ``COURSE_CACHE`` holds; without a number, all of them. Kernels speak through sockets in files, so they need no
-``lo``. Linux only.
+on what ``COURSE_CACHE`` holds; numbers come first, and without one all are run. Kernels speak through sockets in files,
+so they need no ``lo``. Linux only.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from functools import cache
+from itertools import takewhile
 
 
 @cache
@@ -34,7 +35,7 @@ def run(command: Sequence[str], **how) -> subprocess.CompletedProcess:
 
 
 if __name__ == "__main__":
-    numbers = [argument for argument in sys.argv[1:] if argument.isdecimal()]
-    others = [argument for argument in sys.argv[1:] if not argument.isdecimal()]
+    numbers = [*takewhile(str.isdecimal, sys.argv[1:])]
+    others = sys.argv[1 + len(numbers) :]
     chosen = ["--notebook", *numbers] if numbers else []
     sys.exit(run([sys.executable, "-m", "course_utils.cli", "run", *others, *chosen]).returncode)
