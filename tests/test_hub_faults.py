@@ -52,7 +52,7 @@ def test_killed_in_the_middle_of_model_text_and_sae_it_goes_on(tmp_path):
     from hub_contents import HOOK, RELEASE, fill
 
     command = [sys.executable, "-m", "course_utils.cli", "prefetch", "--tokens", "40000", "--to", str(tmp_path / "to"),
-               "--sae", f"{RELEASE}/{HOOK}"]  # of the listed ones this hub has no other
+               "--sae", f"{RELEASE}/{HOOK}"]
     env = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "COURSE_"))}
     env |= {"HF_HOME": str(tmp_path / "hf"), "OMP_NUM_THREADS": "1"}
     with running() as hub:
@@ -75,9 +75,14 @@ def test_killed_in_the_middle_of_model_text_and_sae_it_goes_on(tmp_path):
         assert done.returncode == 0, done.stderr[-3000:]
         assert hub.served("model.safetensors") == 0  # it was whole already
         files = bundle.read(tmp_path / "to")["files"]
+        listed = subprocess.run(command[: command.index("--sae")], env=env | {"HF_ENDPOINT": hub.url},
+                                capture_output=True, text=True, timeout=600)
         held = {hashlib.sha256(blob).hexdigest() for repo in hub.repositories.values() for blob in repo.files.values()}
     fetched = {name: digest for name, digest in files.items() if "/snapshots/" in name}
     assert {Path(name).name for name in fetched} >= {"config.json", "merges.txt", "model.safetensors", "cfg.json",
                                                      "sae_weights.safetensors"}
     assert {*fetched.values()} <= held and any(name.startswith("texts/") for name in files)
     assert not [*(tmp_path / "to").rglob("*.incomplete")] and RELEASE in done.stdout
+    # Of the SAEs that sae-lens lists the hub has no other: each is named, and the rest is there all the same.
+    assert listed.returncode == 1 and f"SAE: {RELEASE}/{HOOK}" in listed.stdout
+    assert "SAE: left out, name=" in listed.stdout and "each with its SHA-256" in listed.stdout
