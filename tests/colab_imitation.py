@@ -23,6 +23,7 @@ from pathlib import Path
 import nbformat
 
 from course_utils.cli import badges
+from course_utils.setup import normal
 
 ROOT = Path(__file__).parents[1]
 NOBODY = 65534
@@ -77,7 +78,7 @@ def main() -> int:
     print(first, second, sep="\n--- the second time\n")
     moved = sorted({*before} - {*after})
     changed = [name for name, stamp in files.items() if now.get(name) != stamp]
-    unsaid = [line for line in moved if f"{line.split('==')[0].lower()} " not in first.lower()]
+    unsaid = [line for line in moved if f"{normal(line.split('==')[0])} " not in first.lower()]
     print(f"{args.machine}: {len(before)} distributions before, {len(after)} after; moved: {moved or 'none'}; "
           f"{len(changed)} of {len(files)} files changed.")
     return int(bool(unsaid or "Installing" in second) if args.machine == "unfit" else bool(moved or changed))

@@ -160,6 +160,7 @@ def _kept(lab: Lab, spec: Spec, retrain: bool) -> Any:
     Recipe(spec.kind, spec.width, spec.k, n_samples=spec.n_samples, seed=spec.seed, options={}, **given)
     work = folder.with_name(folder.name + ".work")
     if retrain or card(folder) is None:  # no lock for a finished one, whose folder may be read-only
+        folder.parent.mkdir(exist_ok=True)
         with FileLock(folder.with_name(folder.name + ".lock")):  # another notebook may be making the same
             if retrain or card(folder) is None:
                 lab.say(f"Training an SAE of {spec.width:,} latents at {spec.hook} on {spec.n_samples:,} activations, "

@@ -73,7 +73,7 @@ class _Clock:
         """Be the module ``time`` in all else."""
         return getattr(time, name)
 
-    def sleep(self, seconds: float) -> None:
+    def sleep(self, seconds: float | int) -> None:
         """Wait, but not for longer than anybody would."""
         if seconds > PATIENCE:
             raise CourseError(f"The hub is asked too often and wants {seconds:,.0f} s of rest; run this again then, "
