@@ -1,13 +1,17 @@
 """Streamed text without a network, and the loopback hub itself, asked by the hub's own client."""
 
+import inspect
 from itertools import islice
 from pathlib import Path
 
+import huggingface_hub
 import loopback_hub
 import pytest
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.utils import _http
 from loopback_hub import Fault
+from packaging.version import Version
 
 from course_utils.errors import CourseError
 from course_utils.lab import hub as room
@@ -80,6 +84,8 @@ def test_the_hubs_own_client_finds_everything_it_asks_for(hub, tmp_path):
             hf_hub_download(repository, file, revision=revision, **there)
 
 
+# With an older client a download that is cut ends in a sentence, and in the second call it goes on.
+@pytest.mark.skipif(Version(huggingface_hub.__version__) < Version("1.20"), reason="this client gives up")
 def test_a_download_that_is_cut_is_taken_up_again(hub, tmp_path):
     hub.fault = lambda request: Fault(cut=1000) if request.path.startswith("/cdn") and request.number == 0 else None
     file = hf_hub_download("someone/model", "sub/model.safetensors", endpoint=hub.url, cache_dir=tmp_path)
@@ -103,6 +109,7 @@ def test_wrong_bytes_of_the_right_length_are_found_by_their_digest(hub, tmp_path
     assert room.drop_spoilt(folder) == ["model.safetensors"] and read == [weights]
 
 
+@pytest.mark.skipif("retry-after" not in inspect.getsource(_http).lower(), reason="this client never waits so long")
 def test_a_hub_that_asks_for_hours_is_not_waited_for(hub, tmp_path):
     hub.fault = lambda request: Fault(429, headers={"Retry-After": "7200"})
     with pytest.raises(CourseError, match="wants 7,201 s of rest; run this again then"), room.hub_client():
