@@ -113,7 +113,6 @@ def write_badges(args: argparse.Namespace) -> int:
 
 
 def _renew(path: Path, text: str) -> None:
-
     if text != path.read_text(encoding="utf-8"):
         write_text(path, text)
         print(f"{path.name}: address renewed")
