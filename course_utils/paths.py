@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import threading
 from functools import cache
 from pathlib import Path
 
@@ -69,6 +70,38 @@ def prefetched() -> Path | None:
 def disk_full(error: OSError) -> bool:
     """Say whether a write failed for want of room: a full disk, a quota, or a file larger than the disk can hold."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def write_text(path: Path, text: str, *, encoding: str = "utf-8", newline: str | None = None,
+               locked: bool = False) -> None:
+    """Write a text file atomically: whoever reads it sees the old or the new, never a half.
+
+    Parameters
+    ----------
+    path
+        Its folder is made if it was missing.
+    text, encoding, newline
+        As for ``Path.write_text``.
+    locked
+        The caller holds a lock: there is one draft for all, so that a dead writer's is reused, and it is on the disk
+        before it takes the file's place.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_text(Path(folder, "new", "a.txt"), "whole")
+    ...     [(path.name, path.read_text()) for path in Path(folder, "new").iterdir()]
+    [('a.txt', 'whole')]
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{'' if locked else f'{os.getpid()}.{threading.get_ident()}.'}part")
+    with part.open("w", encoding=encoding, newline=newline) as handle:
+        handle.write(text)
+        if locked:
+            handle.flush()
+            os.fsync(handle.fileno())
+    os.replace(part, path)
 
 
 def sha256(path: Path) -> str:

@@ -146,6 +146,9 @@ def test_the_right_hook_is_the_best_one(lab):
 def test_heads_are_laid_side_by_side(lab):
     m = evaluate(lab, identity(hook="blocks.1.attn.hook_z"), **QUICK)
     assert m.ce_recovered_mean.value == pytest.approx(1, abs=1e-3) and m.explained_variance.value == pytest.approx(1)
+    joins = identity(hook="blocks.1.attn.hook_z")
+    joins.turn_on_forward_pass_hook_z_reshaping()  # as sae-lens itself opens an SAE that joins the heads
+    assert evaluate(lab, joins, **QUICK)[:-5] == m[:-5]
 
 
 def test_explained_variance_of_sums_is_exact():

@@ -193,7 +193,7 @@ def test_bad_input_gets_a_sentence(small_lab, sae, batch):
         (lambda: enter(ablate(small_lab, sae, [0], mode="men")), "mode='men'.*'mean'"),
         (lambda: enter(ablate(small_lab, sae, [64])), r"latents=\[64\] must lie in 0 to 63"),
         (lambda: enter(ablate(small_lab, sae, [0], mode="mean")), "needs means="),
-        (lambda: enter(splice(small_lab, make_sae("Standard", HOOK, 16))), "width 16; the activations have 32"),
+        (lambda: enter(splice(small_lab, make_sae("Standard", HOOK, 16))), "width 16, but this hook's have 32"),
         (lambda: enter(splice(small_lab, make_sae("Standard", "blocks.7.hook_resid_post", 32))), "hook='blocks.7"),
         (lambda: enter(steer(small_lab, "blocks.1.resid", torch.ones(32), 1)), "hook='blocks.1.resid'"),
         (lambda: enter(steer(small_lab, HOOK, torch.ones(31), 1)), r"shape \[31\]; .* width 32"),

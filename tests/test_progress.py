@@ -59,10 +59,10 @@ def test_a_kill_in_the_middle_of_writing_loses_nothing(file, where):
     progress.change("exercises", "00.1", count)
     killed = child(file, f"{where}\nprogress.change('exercises', '00.1', count)")
     assert killed.wait(60) == -signal.SIGKILL, killed.stderr.read()
-    assert len(list(file.parent.glob(".*draft"))) == 1  # it did die between draft and file
+    assert len(list(file.parent.glob(".*part"))) == 1  # it did die between draft and file
     assert known() == {"exercises": {"00.1": {"tries": 1}}}
     progress.change("exercises", "00.1", count)  # and no lock is left
-    assert known() == {"exercises": {"00.1": {"tries": 2}}} and not list(file.parent.glob(".*draft"))
+    assert known() == {"exercises": {"00.1": {"tries": 2}}} and not list(file.parent.glob(".*part"))
 
 
 def test_two_notebooks_at_once_lose_no_entry(file):

@@ -95,7 +95,7 @@ def test_several_hooks_take_one_direction_or_one_each(small_lab, direction):
         torch.testing.assert_close(small_lab.logits(tokens), both)
     with steer(small_lab, hooks, direction, 2.0):
         assert not torch.equal(small_lab.logits(tokens), both)
-    with pytest.raises(CourseError, match="1 vectors for 2 hooks"), steer(small_lab, hooks, [direction], 1.0):
+    with pytest.raises(CourseError, match="1 for 2 hooks"), steer(small_lab, hooks, [direction], 1.0):
         pass
 
 

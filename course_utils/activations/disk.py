@@ -23,7 +23,7 @@ from torch import Tensor
 from course_utils.concepts import Labels
 from course_utils.errors import CourseError
 from course_utils.lab import Lab
-from course_utils.paths import build_dir, disk_full, prefetched
+from course_utils.paths import build_dir, disk_full, prefetched, write_text
 
 CHECKPOINT_BYTES = 2**25
 # Bytes before the data of x.safetensors: an 8-byte length and JSON, padded with blanks as the format allows.
@@ -43,13 +43,6 @@ def writing(directory: Path) -> Iterator[None]:
             ) from error
         raise CourseError(f"directory={str(directory)!r} cannot be written ({error.strerror}); "
                           "give a directory of your own.") from error
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content), encoding="utf-8")
-    os.replace(part, path)
 
 
 def kept_at(lab: Lab, identity: dict[str, Any], large: bool) -> Path | None:
@@ -150,8 +143,9 @@ class DiskWriter:
         self._handle.flush()
         os.fsync(self._handle.fileno())
         self._pending, self.batches = 0, self._seen
-        write_json(self._dir / "progress.json", {"identity": self._identity, "rows": self._rows,
-                                                 "batches": self.batches, "text": self._digest.hexdigest()})
+        progress = {"identity": self._identity, "rows": self._rows, "batches": self.batches,
+                    "text": self._digest.hexdigest()}
+        write_text(self._dir / "progress.json", json.dumps(progress))
 
     @property
     def x(self) -> Float[Tensor, "n d"]:
@@ -183,9 +177,8 @@ class DiskWriter:
             self._handle.write((_HEADER - 8).to_bytes(8, "little") + header.encode().ljust(_HEADER - 8))
             self._handle.flush()
             os.replace(self._part, self._dir / "x.safetensors")
-            write_json(
-                self._dir / "index.json", {"identity": self._identity, "names": labels and labels.names}
-            )
+            index = {"identity": self._identity, "names": labels and labels.names}
+            write_text(self._dir / "index.json", json.dumps(index))
             (self._dir / "progress.json").unlink()
 
 

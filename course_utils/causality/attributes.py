@@ -22,6 +22,7 @@ from torch import Tensor
 
 from course_utils.activations import Activations
 from course_utils.causality.facts import Fact, half
+from course_utils.dictionaries.reading import encode
 from course_utils.errors import CourseError
 from course_utils.interventions import Coordinates, Latents, Space, Subspace
 from course_utils.lab import Lab
@@ -119,8 +120,7 @@ def spaces(there: Told, sae: Any, ks: Sequence[int], seed: int = 0) -> Mapping[s
         Name → size → space, for neurons (coordinates of the stream), latents, DiffMean and probe.
     """
     x, value = there
-    f = sae.encode(x.to(sae.W_dec))
-    f = (f.to_dense() if f.is_sparse else f).cpu()
+    f = encode(sae, x.to(sae.W_dec)).cpu()
     ranked = [separation(units, value).argsort(descending=True) for units in (x, f)]
     means, _ = _class_means(x, value)
     directions = {MEANS: _strongest(means - means.mean(0)), PROBE: _strongest(_probe(x, value, seed))}

@@ -18,8 +18,7 @@ from torch import Tensor
 
 from course_utils.causality.stream import check_places
 from course_utils.causality.targets import Target
-from course_utils.dictionaries.evaluation import hook_of, laid_flat
-from course_utils.dictionaries.reading import decode
+from course_utils.dictionaries.reading import decode, encode, hook_of, laid_flat
 from course_utils.errors import CourseError
 from course_utils.lab import Lab
 
@@ -56,8 +55,7 @@ def attribution(lab: Lab, sae: Any, tokens: Int[Tensor, "n pos"], places: Int[Te
     for some in torch.arange(len(tokens)).split(max(1, _TOKENS // tokens.shape[1])):
         x, slope = _slope(lab, hook, tokens[some], places[some], to.of(some))
         x, slope = (laid_flat(part, sae)[:, 1:].flatten(0, 1) for part in (x, slope))
-        f = sae.encode(x)
-        f = (f.to_dense() if f.is_sparse else f).detach().requires_grad_()
+        f = encode(sae, x).detach().requires_grad_()
         with torch.enable_grad():  # through the decoding, as SAEs that normalise rows write in a unit of each row's own
             (pull,) = torch.autograd.grad((decode(sae, f, x) * slope).sum(), f)
         total += (f * pull).detach().sum(0).double().cpu()

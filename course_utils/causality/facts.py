@@ -24,7 +24,7 @@ from torch import Tensor
 from course_utils.errors import CourseError, one_of
 from course_utils.interventions.interchange import Pairs
 from course_utils.lab import Lab
-from course_utils.lab.questions import at
+from course_utils.lab.questions import at, padded
 from course_utils.lab.text import SPLITS
 from course_utils.paths import checked
 
@@ -99,7 +99,7 @@ def facts(lab: Lab, kind: str | None = None) -> list[Fact]:
     found = []
     for start in range(0, len(asked), _ROWS):
         some = asked[start : start + _ROWS]
-        tokens, ends = _padded(lab, [fact.tokens[0] for fact, _ in some])
+        tokens, ends = padded(lab, [fact.tokens[0] for fact, _ in some])
         said = at(lab.logits(tokens), ends).argmax(-1).tolist()
         for (fact, accepted), token in zip(some, said, strict=True):
             right = token in accepted and bool(lab.token_strings[token].strip())  # a mere blank says nothing
@@ -161,17 +161,12 @@ def half(entities: set[str], split: str) -> set[str]:
 
 def _laid_out(lab: Lab, both: list[tuple[Fact, Fact]]) -> Pairs:
     bases, sources = zip(*both, strict=True)
-    base, end = _padded(lab, [fact.tokens[0] for fact in bases])
-    source, _ = _padded(lab, [fact.tokens[0] for fact in sources])
+    base, end = padded(lab, [fact.tokens[0] for fact in bases])
+    source, _ = padded(lab, [fact.tokens[0] for fact in sources])
     places = (torch.tensor([fact.entity_place for fact in side]) for side in (bases, sources))
     answers = (torch.tensor([fact.answer for fact in side]) for side in (sources, bases))
     base_place, source_place = places
     return Pairs(base, base_place, end, source, source_place, *answers)
-
-
-def _padded(lab: Lab, rows: list[Tensor]) -> tuple[Int[Tensor, "n pos"], Int[Tensor, " n"]]:
-    tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=lab.bos)
-    return tokens, torch.tensor([len(row) - 1 for row in rows])
 
 
 def _entries(lab: Lab) -> Mapping[str, Any]:

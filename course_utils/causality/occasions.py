@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,7 +19,7 @@ from tqdm.auto import tqdm
 from course_utils.causality.mentions import Marks, again, marks_of, numbered, things
 from course_utils.errors import CourseError
 from course_utils.lab import Lab
-from course_utils.lab.questions import at
+from course_utils.lab.questions import at, padded
 
 WINDOW = 128  # positions of a row at most: a place far into a long document is asked with the text just before it
 LEAST = 8  # places below which nothing can be said about a concept
@@ -86,7 +85,7 @@ def occasions(lab: Lab, concept: str, n: int, split: str = "heldout", seed: int 
     if len(found) < min(n, least):
         raise CourseError(f"concept={concept!r}: {len(found)} documents of the {split} text mention it again, and "
                           f"{min(n, least)} are needed; take a more frequent concept or more text.")
-    tokens, ends = _padded(lab, list(found))
+    tokens, ends = padded(lab, [[lab.bos, *row] for row in found])
     target, doc = torch.tensor([row[-1] for row in found]), torch.tensor(list(found.values()))
     return Occasions(tokens, ends - 1, target, doc, concept)
 
@@ -160,7 +159,7 @@ def elsewhere(lab: Lab, concept: str, n_tokens: int, split: str = "heldout",
     if left:
         raise CourseError(f"n_tokens={n_tokens}: the {split} text has only {n_tokens - left} tokens without "
                           f"{concept!r}; ask for fewer.")
-    tokens, ends = _padded(lab, rows)
+    tokens, ends = padded(lab, [[lab.bos, *row] for row in rows])
     return tokens, (torch.arange(tokens.shape[1]) <= ends[:, None]).to(tokens.device)
 
 
@@ -216,10 +215,3 @@ def _best(lab: Lab, counts: dict[str, int], n: int, least: int) -> list[str]:
     names = sorted((c for c in counts if counts[c] >= least), key=lambda c: (c not in TIGERS, -counts[c], c))
     kinds = [name.split(":")[1] if lab.world is not None else i for i, name in enumerate(names)]
     return [name for i, name in enumerate(names) if kinds[:i].count(kinds[i]) < -(-n // 5)][:n]
-
-
-def _padded(lab: Lab, rows: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "n pos"], Int[Tensor, " n"]]:
-    """Lay rows side by side, BOS in front; return the place of each one's last token too."""
-    ids = [torch.tensor([lab.bos, *row], device=lab.device) for row in rows]
-    tokens = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=lab.bos)
-    return tokens, torch.tensor([len(row) for row in rows])

@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from course_utils.causality.stream import Intervention, depth, passes
-from course_utils.dictionaries.evaluation import hook_of
-from course_utils.dictionaries.reading import decode
+from course_utils.dictionaries.reading import decode, encode, hook_of
 from course_utils.errors import CourseError
 from course_utils.features.units import chunk
+from course_utils.interventions.spaces import in_range
 from course_utils.lab import Lab
 
 
@@ -88,9 +88,7 @@ def _unit(direction: Tensor, d: int) -> Float64[Tensor, " d"]:
 
 
 def _chosen(sae: Any, latents: Sequence[int] | Tensor) -> Int[Tensor, " k"]:
-    ids = torch.as_tensor(latents, dtype=torch.long).flatten().cpu()
-    if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < sae.cfg.d_sae:
-        raise CourseError(f"latents={ids.tolist()} must lie in 0 to {sae.cfg.d_sae - 1}.")
+    ids = in_range("latents", latents, sae.cfg.d_sae).cpu()
     if len(ids.unique()) < len(ids):
         raise CourseError(f"latents={ids.tolist()} name one twice; give each once.")
     return ids
@@ -109,8 +107,7 @@ def _written(sae: Any, x: Float[Tensor, "n d"], v: Float64[Tensor, " _"]) -> _Wr
     if x.shape[1] != sae.cfg.d_in:
         raise CourseError(f"sae reads vectors of width {sae.cfg.d_in}; x has {x.shape[1]}.")
     x = x.to(sae.W_dec)
-    f = sae.encode(x)
-    f = f.to_dense() if f.is_sparse else f
+    f = encode(sae, x)
 
     def along(vectors: Tensor) -> Tensor:
         return vectors.cpu().double() @ v

@@ -8,8 +8,7 @@ a name and a setting; `way` turns it into an intervention.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,14 +20,14 @@ from torch import Tensor
 from course_utils.activations import Activations
 from course_utils.causality.choosing import attribution
 from course_utils.causality.density import deal_rows, density_matched, norm_matched
+from course_utils.causality.stream import Intervention
 from course_utils.causality.trials import Ground, carries
-from course_utils.dictionaries.evaluation import hook_of
+from course_utils.dictionaries.reading import encode, hook_of
 from course_utils.errors import CourseError, one_of
 from course_utils.features import Table, mean_differences, sae_latents, score_units
 from course_utils.interventions import Eraser, ablate, divert, erase, leace, steer
 from course_utils.lab import Lab
 
-Way = Callable[[], AbstractContextManager]
 BY_WORD, BY_ANSWER = "latents by what they fire on", "latents by what hangs on them"
 DIFF, LEACE, RANDOM = "DiffMean", "LEACE", "random direction"
 MODES = ("", "mean", "resample", "without the error")
@@ -127,8 +126,8 @@ def tools(lab: Lab, g: Ground, acts: Activations, concepts: Table, of: Dictionar
         scores[BY_WORD] = of.f1[:, column]
     orders = [scores[name].argsort(descending=True) if name in scores else torch.empty(0, dtype=torch.long)
               for name in (BY_WORD, BY_ANSWER)]
-    f = of.sae.encode(x[on].to(of.sae.W_dec))
-    written = ((f.to_dense() if f.is_sparse else f).mean(0).cpu() - of.means) * len(on) / int((~on).sum())
+    f = encode(of.sae, x[on].to(of.sae.W_dec))
+    written = (f.mean(0).cpu() - of.means) * len(on) / int((~on).sum())
     return Tools(of, *orders, scores, _density(lab, of.sae, g), diff, written,
                  Eraser(torch.outer(unit, unit), x.double().mean(0), 1), leace(x, torch.stack([on, before], 1)))
 
@@ -137,11 +136,10 @@ def _density(lab: Lab, sae: Any, g: Ground) -> Float[Tensor, " d_sae"]:
     x = lab.capture(g.choose.tokens, hook_of(lab, sae, None)).flatten(2)
     real = torch.arange(x.shape[1]) <= g.choose.places[:, None]
     real[:, 0] = False
-    f = sae.encode(x[real.to(x.device)].to(sae.W_dec))
-    return ((f.to_dense() if f.is_sparse else f) > 0).float().mean(0).cpu()
+    return (encode(sae, x[real.to(x.device)].to(sae.W_dec)) > 0).float().mean(0).cpu()
 
 
-def way(lab: Lab, t: Tools, name: str, setting: str) -> Way:
+def way(lab: Lab, t: Tools, name: str, setting: str) -> Intervention:
     """Return an intervention by its name and setting.
 
     Parameters
@@ -176,7 +174,7 @@ def way(lab: Lab, t: Tools, name: str, setting: str) -> Way:
     return partial(ablate, lab, sae, latents, error_term=how != "without the error")
 
 
-def null_ways(lab: Lab, t: Tools, k: int, n: int, seed: int = 0) -> dict[str, list[Way]]:
+def null_ways(lab: Lab, t: Tools, k: int, n: int, seed: int = 0) -> dict[str, list[Intervention]]:
     """Return ``n`` draws of each null of removing the ``k`` latents that the answer hangs on.
 
     Other latents that fire as often in such text; random directions as long as the latents' decoder rows, taken away
@@ -184,14 +182,13 @@ def null_ways(lab: Lab, t: Tools, k: int, n: int, seed: int = 0) -> dict[str, li
     """
     sae, latents = t.dictionary.sae, t.by_answer[:k]
     alive = latents[t.density[latents] > 0]
-    dealt = {"norm-matched directions": norm_matched(sae.W_dec[alive], n, seed),
-             "shuffled decoder": deal_rows(sae.W_dec, alive, n, seed)}
-    found = {"density-matched latents": [partial(ablate, lab, sae, drawn) for drawn in density_matched(
+    dealt = {NULLS[1]: norm_matched(sae.W_dec[alive], n, seed), NULLS[2]: deal_rows(sae.W_dec, alive, n, seed)}
+    found = {NULLS[0]: [partial(ablate, lab, sae, drawn) for drawn in density_matched(
         t.density, alive, n, seed, exclude=latents)]}
     return found | {name: [partial(divert, lab, sae, alive, rows) for rows in each] for name, each in dealt.items()}
 
 
-def put_in(lab: Lab, t: Tools, name: str, setting: str, seed: int = 0) -> Way:
+def put_in(lab: Lab, t: Tools, name: str, setting: str, seed: int = 0) -> Intervention:
     """Return the intervention that adds what a concept's tokens hold to all text: sufficiency, at the dose of DiffMean.
 
     Parameters

@@ -17,7 +17,7 @@ from course_utils.causality.account import Account, Trace, account, trace
 from course_utils.causality.attributes import spaces, told
 from course_utils.causality.bench import FEW, Bench
 from course_utils.causality.facts import facts, pairs
-from course_utils.causality.removal import BY_ANSWER, Tools, dictionary, null_ways, tools, way
+from course_utils.causality.removal import BY_ANSWER, NULLS, Tools, dictionary, null_ways, tools, way
 from course_utils.causality.trials import Ground, answers, damage
 from course_utils.errors import CourseError
 from course_utils.evidence import Estimate, bootstrap_ratio
@@ -108,7 +108,7 @@ def repair(bench: Bench, site: Site, concepts: Sequence[str], n_null: int = 4) -
     for concept in tqdm(concepts, desc="repair", unit="concept", delay=2, leave=False):
         g = bench.ground(concept)
         t, rows = tools(lab, g, site.acts, bench.table, site.tools.dictionary), g.score
-        off = [way(lab, t, BY_ANSWER, f"k={FEW}"), *null_ways(lab, t, FEW, n_null)["density-matched latents"]]
+        off = [way(lab, t, BY_ANSWER, f"k={FEW}"), *null_ways(lab, t, FEW, n_null)[NULLS[0]]]
         clean = trace(lab, rows.tokens, rows.places, rows.to, site.hook)
         found = [account(lab, rows.tokens, rows.places, rows.to, site.hook, each, clean) for each in off]
         sums.append([(float((a.direct - a.total).mean()), float(a.direct.mean())) for a in found])

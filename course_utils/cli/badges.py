@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from course_utils.errors import CourseError
+from course_utils.paths import write_text
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -112,10 +113,8 @@ def write_badges(args: argparse.Namespace) -> int:
 
 
 def _renew(path: Path, text: str) -> None:
-    from course_utils.cli import runner
-
     if text != path.read_text(encoding="utf-8"):
-        runner.write(path, text)
+        write_text(path, text)
         print(f"{path.name}: address renewed")
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from course_utils.errors import CourseError
-from course_utils.paths import disk_full, sha256
+from course_utils.paths import disk_full, sha256, write_text
 
 MANIFEST = "manifest.json"
 # A folder below these counts once the named file, which is written last, is there.
@@ -54,9 +54,7 @@ def read(root: Path) -> dict[str, Any]:
 
 def write(root: Path, manifest: dict[str, Any]) -> None:
     """Write a folder's manifest, whole or not at all."""
-    draft = root / (MANIFEST + _PART)
-    draft.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(draft, root / MANIFEST)
+    write_text(root / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
 
 
 def finished(root: Path) -> list[str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from course_utils.cli.frontier import add_common, finish
 from course_utils.errors import CourseError
-from course_utils.paths import DATA, build_dir, write_sums
+from course_utils.paths import build_dir
 
 if TYPE_CHECKING:
     from course_utils.causality.bench import Sweep
@@ -19,16 +19,13 @@ if TYPE_CHECKING:
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add ``causality`` to ``course``."""
     parser = commands.add_parser("causality", help="notebook 09's trial of many concepts (minutes; goes on if cut off)")
-    parser.add_argument("--model", help="as in course run (default: the organism)")
-    parser.add_argument("--text", help="as in course run")
     parser.add_argument("--concepts", type=int, default=24, metavar="N", help="how many (default 24)")
     parser.add_argument("--places", type=int, default=16, metavar="N", help="places of each split (default 16)")
     parser.add_argument("--nulls", type=int, default=100, metavar="N", help="draws of each null (default 100)")
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="SAEs that differ in their seed (default 5)")
     parser.add_argument("--least", type=float, default=0.5, metavar="P",
                         help="probability of the word that counts as saying it (default 0.5)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: build/causality)")
-    parser.add_argument("--install", action="store_true", help="also put the JSON into data/results, with its checksum")
+    add_common(parser, "causality")
     parser.add_argument("--picture", type=Path, metavar="FILE",
                         help="measure nothing: draw what is kept for the model, as docs/still_there.png is")
     parser.set_defaults(func=run)
@@ -54,13 +51,7 @@ def run(args: argparse.Namespace) -> int:
                 least=args.least)
     folder, name = args.out or build_dir() / "causality", f"causality-{lab.name.replace('/', '--')}"
     found = sweep(lab, plan, dictionaries(lab, plan.hook, args.seeds), folder / f"{name}.json")
-    text = table(found)
-    (folder / f"{name}.md").write_text(text + "\n", encoding="utf-8")
-    print(f"{text}\n{folder / name}.json, .md")
-    if args.install:
-        (DATA / "results").mkdir(exist_ok=True)
-        shutil.copy(folder / f"{name}.json", DATA / "results")
-        print(f"data/SHA256SUMS: {write_sums()} files")
+    finish(folder / name, table(found), ".json, .md", args.install)
     return 0
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from course_utils.cli import progress
-from course_utils.paths import build_dir
+from course_utils.paths import build_dir, write_text
 
 _SUMMED = ("minutes", "hints", "right_answers", "wrong_answers", "mutants", "killed")
 _STARS = {0: "☆☆☆", 1: "★☆☆", 2: "★★☆", 3: "★★★"}
@@ -85,7 +85,7 @@ def _sync(wanted: Sequence[str]) -> None:
         put(notebook, "footer", doctor.box(), len(notebook.cells))
         after = nbformat.writes(notebook).rstrip("\n") + "\n"
         if after != before:
-            runner.write(path, after)
+            write_text(path, after)
             print(f"{path.name}: headings, hints and footer renewed", file=sys.stderr)
 
 
@@ -100,7 +100,7 @@ def write_solved(args: argparse.Namespace) -> int:
     for path in runner.find(args.notebook):
         notebook = nbformat.read(path, as_version=4)
         if ids(notebook):
-            runner.write(folder / path.name, nbformat.writes(solve(notebook)).rstrip("\n") + "\n")
+            write_text(folder / path.name, nbformat.writes(solve(notebook)).rstrip("\n") + "\n")
             print(f"{folder / path.name}: {len(ids(notebook))} answers")
     return 0
 

@@ -17,17 +17,32 @@ if TYPE_CHECKING:
 def add_parser(verbs: argparse._SubParsersAction) -> None:
     """Add ``frontier`` to ``course saes``."""
     parser = verbs.add_parser("frontier", help="L0 against faithfulness for every family (minutes; goes on if cut off)")
-    parser.add_argument("--model", help="as in course run (default: the organism)")
-    parser.add_argument("--text", help="as in course run")
     parser.add_argument("--l0", nargs="+", type=float, default=[8.0, 16.0, 32.0, 64.0], metavar="N",
                         help="active latents to compare the families at")
     parser.add_argument("--families", nargs="+", default=[], metavar="NAME", help="only these, such as TopK L1")
     parser.add_argument("--seeds", type=int, default=2, help="SAEs for each point (default 2)")
     parser.add_argument("--width", type=int, default=1024, help="latents (default 1024)")
     parser.add_argument("--samples", type=int, default=400_000, help="activations to train each on (default 400,000)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: build/frontier)")
-    parser.add_argument("--install", action="store_true", help="also put the JSON into data/results, with its checksum")
+    add_common(parser, "frontier")
     parser.set_defaults(func=run)
+
+
+def add_common(parser: argparse.ArgumentParser, kind: str) -> None:
+    """Add what every long measurement is given: what to measure, and where its results go."""
+    parser.add_argument("--model", help="as in course run (default: the organism)")
+    parser.add_argument("--text", help="as in course run")
+    parser.add_argument("--out", type=Path, metavar="DIR", help=f"where to write (default: build/{kind})")
+    parser.add_argument("--install", action="store_true", help="also put the JSON into data/results, with its checksum")
+
+
+def finish(file: Path, text: str, made: str, install: bool) -> None:
+    """Write a measurement's table beside its JSON, and say what was made; put the JSON into ``data/results``."""
+    Path(f"{file}.md").write_text(text + "\n", encoding="utf-8")
+    print(f"{text}\n{file}{made}")
+    if install:
+        (DATA / "results").mkdir(exist_ok=True)
+        shutil.copy(f"{file}.json", DATA / "results")
+        print(f"data/SHA256SUMS: {write_sums()} files")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -44,14 +59,8 @@ def run(args: argparse.Namespace) -> int:
     folder = args.out or build_dir() / "frontier"
     name = f"frontier-{lab.name.replace('/', '--')}"
     found = family_frontier(lab, plan, folder / f"{name}.json")
-    text = table(found)
-    (folder / f"{name}.md").write_text(text + "\n", encoding="utf-8")
     draw(found, folder / f"{name}.png")
-    print(f"{text}\n{folder / name}.json, .md, .png")
-    if args.install:
-        (DATA / "results").mkdir(exist_ok=True)
-        shutil.copy(folder / f"{name}.json", DATA / "results")
-        print(f"data/SHA256SUMS: {write_sums()} files")
+    finish(folder / name, table(found), ".json, .md, .png", args.install)
     return 0
 
 

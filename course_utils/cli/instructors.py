@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from course_utils.errors import CourseError
+from course_utils.paths import write_text
 
 KINDS = {"press": "press", "paper": "literature"}
 _CARD = re.compile(r"^(C\d\d) \S (.+)$", re.M)
@@ -160,7 +161,7 @@ def write(_: argparse.Namespace) -> int:
     for name, text in pages().items():
         path: Path = root / name
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            runner.write(path, text)
+            write_text(path, text)
             print(f"{name}: written")
     return 0
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from course_utils.errors import CourseError
-from course_utils.paths import build_dir
+from course_utils.paths import build_dir, write_text
 
 if TYPE_CHECKING:
     from course_utils.exercises.book import Exercise
@@ -177,7 +177,6 @@ def _empty(path: Path, ids: list[str]) -> Path | None:
     """Empty exercises in one file; return where the file as it was is kept, None if nothing had to change."""
     import nbformat
 
-    from course_utils.cli import runner
     from course_utils.exercises.notebooks import empty
 
     before = path.read_text(encoding="utf-8")
@@ -185,8 +184,8 @@ def _empty(path: Path, ids: list[str]) -> Path | None:
     if not [id for id in ids if empty(notebook, id)]:
         return None
     kept = _backups() / f"{path.stem}.{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**6:06}.ipynb"
-    runner.write(kept, before)
-    runner.write(path, nbformat.writes(notebook).rstrip("\n") + "\n")
+    write_text(kept, before)
+    write_text(path, nbformat.writes(notebook).rstrip("\n") + "\n")
     return kept
 
 

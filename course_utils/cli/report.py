@@ -17,8 +17,8 @@ import jinja2
 import nbformat
 from markupsafe import Markup
 
-from course_utils.cli.runner import write
 from course_utils.evidence import Ledger, claims
+from course_utils.paths import write_text
 
 TONES = {"holds": "good", "does not hold": "bad", "holds in part": "part"}
 ABOUT = ("date", "model", "text", "machine", "versions", "time")  # of run.json, shown on the cover
@@ -188,5 +188,5 @@ def make(build: Path) -> Path:
     pages = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     page = pages.from_string(template).render(
         look=Markup(look), summary=summary(rows, books), tally=tally(rows), about=about, rows=rows, notebooks=books)
-    write(build / "report.html", page)
+    write_text(build / "report.html", page)
     return build / "report.html"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -104,14 +103,6 @@ def title_of(notebook: nbformat.NotebookNode, otherwise: str) -> str:
     return next((ln.lstrip("# ").strip() for ln in text.splitlines() if ln.startswith("#")), otherwise)
 
 
-def write(path: Path, text: str) -> None:
-    """Write a text file atomically: whoever reads it sees the old or the new, never a half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
-
-
 def _environment(path: Path, settings: Settings) -> dict[str, str]:
     # A plotting backend set from outside would leave the figures out of the notebook.
     env = {name: value for name, value in os.environ.items() if name not in ("MPLBACKEND", "COURSE_TEXT")}
@@ -154,7 +145,7 @@ class _Run:
         failure = job.run(_environment(path, settings), self.scratch / f"{path.name[:2]}.json")
         self.running.remove(job)
         drop_bars(notebook)
-        write(settings.build / "notebooks" / path.name, nbformat.writes(notebook).rstrip("\n") + "\n")
+        paths.write_text(settings.build / "notebooks" / path.name, nbformat.writes(notebook).rstrip("\n") + "\n")
         seconds, peak = round(time.monotonic() - begun, 2), round(job.peak / MIB, 1) or None
         return Outcome(path.stem, title, "failed" if failure else "passed", seconds, peak, job.cell, failure)
 
@@ -197,5 +188,5 @@ def execute(notebooks: list[Path], settings: Settings) -> list[Outcome]:
 def record(outcomes: list[Outcome], build: Path, **about: object) -> Path:
     """Write ``<build>/run.json``: `about` (what was run, and on what) and every notebook's outcome."""
     rows = [o._asdict() | {"failure": o.failure._asdict() if o.failure else None} for o in outcomes]
-    write(build / "run.json", json.dumps(about | {"notebooks": rows}, indent=1) + "\n")
+    paths.write_text(build / "run.json", json.dumps(about | {"notebooks": rows}, indent=1) + "\n")
     return build / "run.json"

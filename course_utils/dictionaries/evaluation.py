@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from course_utils.dictionaries.reading import decode, reads_centred, warn_of_preprocessing
+from course_utils.dictionaries.reading import as_read, decode, hook_of, laid_flat, reads_centred, warn_of_preprocessing
 from course_utils.errors import CourseError
 from course_utils.evidence.estimates import Estimate, bootstrap, bootstrap_sums, group_index, group_sums, resampled
 from course_utils.lab import Lab, token_losses
@@ -126,23 +126,6 @@ def evaluate(
     return _summary(rows, hook, n_boot, seed)
 
 
-def hook_of(lab: Lab, sae: Any, hook: str | None) -> str:
-    """Return where an SAE belongs: the hook given, or the one that its metadata names."""
-    hook = hook or getattr(sae.cfg.metadata, "hook_name", None)
-    if not hook:
-        raise CourseError("hook=None, and sae.cfg.metadata.hook_name says nothing; give the hook it was trained on.")
-    return lab.check_hook(hook)
-
-
-def laid_flat(x: Float[Tensor, "batch pos *rest"], sae: Any) -> Float[Tensor, "batch pos d"]:
-    """Lay heads side by side, and bring activations to the SAE's place and type."""
-    x = x.flatten(2).to(sae.W_dec.device, sae.W_dec.dtype)
-    if x.shape[-1] != sae.cfg.d_in:
-        raise CourseError(f"sae reads vectors of width {sae.cfg.d_in}, but this hook's have {x.shape[-1]}; "
-                          "give the hook it was trained on.")
-    return x
-
-
 def _training_mean(lab: Lab, sae: Any, hook: str, n_tokens: int) -> Float[Tensor, " d"]:
     total, n = torch.zeros(sae.cfg.d_in, dtype=torch.float64), 0
     for batch in lab.batches(n_tokens, "train"):
@@ -163,9 +146,9 @@ def _measure(lab: Lab, sae: Any, hook: str, batch: Batch, mean: Float[Tensor, " 
     """Run one batch five times: clean, splice check, spliced, zero, mean."""
     seen: list[Tensor] = []
     clean = lab.run(batch.tokens, hooks=[(hook, lambda a: seen.append(a.clone()))])
-    x = laid_flat(seen[-1], sae)
-    latents = sae.encode(x)
-    reconstruction = decode(sae, latents, x)
+    given = as_read(seen[-1], sae)
+    latents = sae.encode(given)
+    x, reconstruction = given.flatten(2), decode(sae, latents, given).flatten(2)
 
     def logits(new: Tensor) -> Tensor:
         def put(activation: Tensor) -> Tensor:

@@ -21,8 +21,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from course_utils.dictionaries.evaluation import explained_variance, hook_of, laid_flat
-from course_utils.dictionaries.reading import decode, reads_centred
+from course_utils.dictionaries.evaluation import explained_variance
+from course_utils.dictionaries.reading import decode, hook_of, laid_flat, reads_centred
 from course_utils.errors import CourseError
 from course_utils.evidence.estimates import Estimate, bootstrap_sums, group_index, group_sums
 from course_utils.lab import Lab

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from course_utils.errors import CourseError
+from course_utils.lab import Lab
 
 # Where centred weights write. Inside a head or an MLP, activations are the same with and without.
 _WRITTEN = re.compile(r"hook_(resid_(pre|mid|post)|attn_out|mlp_out|embed|pos_embed)$")
@@ -83,6 +84,35 @@ def opened(sae: Any, fold: bool) -> Any:
     if fold and asks_centred(sae):
         fold_centring(sae)
     return sae.eval().requires_grad_(False)
+
+
+def hook_of(lab: Lab, sae: Any, hook: str | None) -> str:
+    """Return where an SAE belongs: the hook given, or the one that its metadata names."""
+    hook = hook or getattr(sae.cfg.metadata, "hook_name", None)
+    if not hook:
+        raise CourseError("hook=None, and sae.cfg.metadata.hook_name says nothing; give the hook it was trained on.")
+    return lab.check_hook(hook)
+
+
+def laid_flat(x: Float[Tensor, "batch pos *rest"], sae: Any) -> Float[Tensor, "batch pos d"]:
+    """Lay heads side by side, and bring activations to the SAE's place and type."""
+    x = x.flatten(2).to(sae.W_dec.device, sae.W_dec.dtype)
+    if x.shape[-1] != sae.cfg.d_in:
+        raise CourseError(f"sae reads vectors of width {sae.cfg.d_in}, but this hook's have {x.shape[-1]}; "
+                          "give the hook it was trained on.")
+    return x
+
+
+def as_read(x: Float[Tensor, "batch pos *rest"], sae: Any) -> Float[Tensor, "batch pos *sae"]:
+    """Do as `laid_flat`, but leave the heads apart for an SAE that joins them itself."""
+    flat = laid_flat(x, sae)
+    return flat.reshape(x.shape) if sae.hook_z_reshaping_mode else flat
+
+
+def encode(sae: Any, x: Tensor) -> Tensor:
+    """Encode activations of the SAE's own shape, place and type into latents, dense whatever the library makes."""
+    f = sae.encode(x)
+    return f.to_dense() if f.is_sparse else f
 
 
 def decode(sae: Any, latents: Tensor, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:

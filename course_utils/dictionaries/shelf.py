@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from course_utils.errors import CourseError, one_of
-from course_utils.paths import DATA, checked
+from course_utils.paths import DATA, checked, write_text
 
 FILES = ("cfg.json", "sae_weights.safetensors")
 FIGURES = ("l0", "explained_variance", "ce_recovered_mean", "ce_recovered_zero", "ce_clean", "ce_spliced", "ce_mean",
@@ -111,9 +111,7 @@ def card(folder: Path) -> dict[str, Any] | None:
 
 def write_card(folder: Path, spec: Spec, weights: str, **others: Any) -> None:
     """Write the card: the recipe, the SHA-256 of the model's weights, and more; whole or not at all."""
-    temporary = folder / ".card.json"
-    temporary.write_text(json.dumps(asdict(spec) | {"weights": weights} | others, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / "card.json")
+    write_text(folder / "card.json", json.dumps(asdict(spec) | {"weights": weights} | others, indent=1) + "\n")
 
 
 def saes(folder: Path | None = None) -> dict[str, dict[str, Any]]:

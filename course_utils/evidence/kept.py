@@ -13,19 +13,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from course_utils.errors import CourseError
-from course_utils.paths import DATA, checked
+from course_utils.paths import DATA, checked, write_text
 
 Result = TypeVar("Result")
 
 
 def write(file: str | os.PathLike, head: Mapping[str, Any], **rows: Sequence[Any]) -> None:
     """Write ``head`` and one list of rows, a line each, whole or not at all."""
-    path, ((name, values),) = Path(file), rows.items()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    ((name, values),) = rows.items()
     lines = ",\n  ".join(json.dumps(value) for value in values)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(f'{json.dumps(head, indent=1)[:-2]},\n "{name}": [\n  {lines}\n ]\n}}\n', encoding="utf-8")
-    os.replace(part, path)
+    write_text(Path(file), f'{json.dumps(head, indent=1)[:-2]},\n "{name}": [\n  {lines}\n ]\n}}\n')
 
 
 def rounded(value: Any) -> Any:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from course_utils.errors import CourseError
-from course_utils.paths import build_dir
+from course_utils.paths import build_dir, write_text
 
 try:
     import fcntl
@@ -93,13 +93,8 @@ class Ledger:
         return []
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
-        draft = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
-        with draft.open("w", encoding="utf-8") as handle:
-            json.dump(rows, handle, indent=1, ensure_ascii=False, allow_nan=False)
-            handle.write("\n")
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(draft, self.path)
+        text = json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False)
+        write_text(self.path, text + "\n", locked=True)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -29,6 +29,8 @@ from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
 
+import torch
+
 from course_utils.errors import CourseError, one_of
 from course_utils.exercises import lessons
 
@@ -123,6 +125,11 @@ class Exercise:
         """Return the argument tuples of all cases; what is no tuple is one argument."""
         made = [()] if self._cases is None else list(self._cases(rng))
         return [case if type(case) is tuple else (case,) for case in made]
+
+
+def draw(rng: Any, *shape: int, scale: float | int = 1.0) -> torch.Tensor:
+    """Return normal numbers for a case."""
+    return torch.from_numpy(rng.normal(0, scale, shape)).float()
 
 
 def _place(answer: Callable) -> str:

@@ -50,12 +50,15 @@ def difference(got: Any, want: Any, rtol: float | int = 0.0, atol: float | int =
         return _number_difference(got, want, rtol, atol, at)
     if isinstance(want, dict | tuple | list):
         return _container_difference(got, want, rtol, atol, at)
-    if got is None and want is not None:
-        return f"{at} is None, expected {kind(want)}: is a 'return' missing?"
     if type(got) is not type(want):
-        return f"{at} is {kind(got)}, expected {kind(want)}"
+        return _another_kind(got, want, at)
     plain = type(want).__eq__ is object.__eq__
     return None if plain or got is want or got == want else f"{at}: expected {brief(want)}, given {brief(got)}"
+
+
+def _another_kind(got: Any, want: Any, at: str) -> str:
+    missing = ": is a 'return' missing?" if got is None else ""
+    return f"{at} is {kind(got)}, expected {kind(want)}{missing}"
 
 
 def _container_difference(got: Any, want: Any, rtol: float, atol: float, at: str) -> str | None:
@@ -64,8 +67,7 @@ def _container_difference(got: Any, want: Any, rtol: float, atol: float, at: str
     else:  # a named tuple is used by its fields, so a plain one does not do
         alike = isinstance(got, tuple | list) and getattr(got, "_fields", None) == getattr(want, "_fields", None)
     if not alike:
-        missing = ": is a 'return' missing?" if got is None else ""
-        return f"{at} is {kind(got)}, expected {kind(want)}{missing}"
+        return _another_kind(got, want, at)
     keys = list(want) if isinstance(want, dict) else range(len(want))
     given = list(got) if isinstance(want, dict) else range(len(got))
     if set(keys) != set(given):
@@ -80,8 +82,7 @@ def _number_difference(got: Any, want: Any, rtol: float, atol: float, at: str) -
     if isinstance(got, torch.Tensor | np.ndarray) and got.ndim == 0:  # as good as a number
         got = _numpy(got)[()]
     if not isinstance(got, numbers.Number | np.generic):
-        missing = ": is a 'return' missing?" if got is None else ""
-        return f"{at} is {kind(got)}, expected {kind(want)}{missing}"
+        return _another_kind(got, want, at)
     boolean, whole = isinstance(want, bool | np.bool_), isinstance(want, numbers.Integral)
     if boolean != isinstance(got, bool | np.bool_) or whole and not isinstance(got, numbers.Integral | np.bool_):
         return f"{at} is {kind(got)} ({got}), expected {kind(want)}"
@@ -92,8 +93,7 @@ def _array_difference(got: Any, want: Any, rtol: float, atol: float, at: str) ->
     if want.ndim == 0 and isinstance(got, numbers.Number | np.generic):  # as good as a tensor without axes
         return _number_difference(got, _numpy(want)[()], rtol, atol, at)
     if not isinstance(got, torch.Tensor if isinstance(want, torch.Tensor) else np.ndarray):
-        missing = ": is a 'return' missing?" if got is None else ""
-        return f"{at} is {kind(got)}, expected {kind(want)}{missing}"
+        return _another_kind(got, want, at)
     if got.shape != want.shape:
         return f"{at} has shape {_shape(got)}, expected {_shape(want)}{_guess_shape(got, want, rtol, atol)}"
     if (device := getattr(want, "device", None)) != getattr(got, "device", None):

@@ -128,12 +128,7 @@ def _read(path: Path) -> Book:
 
 
 def _write(path: Path, book: Book) -> None:
-    draft = path.with_name(f".{path.name}.draft")  # one name for all: the lock is held, and a dead writer's is reused
-    with draft.open("w", encoding="utf-8") as handle:
-        json.dump(book, handle, indent=1, ensure_ascii=False)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(draft, path)
+    paths.write_text(path, json.dumps(book, indent=1, ensure_ascii=False), locked=True)
 
 
 def _warn(path: Path, error: BaseException) -> None:

@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 
 from course_utils.errors import CourseError
 from course_utils.features.scores import check, score_pairs
-from course_utils.features.units import Table, Units
+from course_utils.features.units import Table, Units, rows_of
 
 PENALTIES = (0.0, 1e-5, 1e-4, 1e-3)
 _EPOCHS, _RATE, _BATCH = 10, 0.1, 2048
@@ -132,7 +132,7 @@ def linear_probes(x: Units, concepts: Table, penalties: tuple[float, ...] = PENA
     documents = concepts.doc.unique()
     picked = np.random.default_rng(seed).permutation(len(documents))[: max(1, len(documents) // 5)]
     aside = torch.isin(concepts.doc, documents[torch.from_numpy(picked)])
-    inputs, units = _Inputs(_rows(x, ~aside)), _rows(x, aside)
+    inputs, units = _Inputs(rows_of(x, ~aside)), rows_of(x, aside)
     judge, scores = Table(concepts.names, concepts.on[aside], concepts.doc[aside]), []
     for penalty in penalties if len(penalties) > 1 else ():
         each = torch.full((len(concepts.names),), float(penalty))
@@ -140,7 +140,3 @@ def linear_probes(x: Units, concepts: Table, penalties: tuple[float, ...] = PENA
         scores.append(score_pairs(values, judge, values, judge).train.f1[0])
     best = torch.stack(scores).argmax(0) if scores else torch.zeros(len(concepts.names), dtype=torch.long)
     return _descend(_Inputs(x), concepts.on, torch.tensor(penalties, dtype=torch.float)[best], seed)
-
-
-def _rows(x: Units, rows: Bool[Tensor, " n"]) -> Units:
-    return x[rows] if isinstance(x, Tensor) else x.tocsr()[rows.numpy()].tocsc()

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from course_utils.activations import Activations
 from course_utils.errors import CourseError
@@ -15,6 +14,7 @@ from course_utils.evidence.estimates import group_index
 from course_utils.features.probes import linear_probes
 from course_utils.features.residue import residue
 from course_utils.features.units import Table, Units, sae_latents
+from course_utils.features.units import rows_of as rows_of  # notebook 07 has it from here
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
 
@@ -68,8 +68,3 @@ def pooled(tables: list[Float[np.ndarray, "docs 4"]]) -> tuple[Float[np.ndarray,
         return balanced(sums.reshape(*sums.shape[:-1], k, 4)).mean(-1)
 
     return np.concatenate(tables, axis=1), mean
-
-
-def rows_of(x: Units, rows: Tensor) -> Units:
-    """Return some rows of dense or sparse units."""
-    return x[rows] if isinstance(x, Tensor) else x.tocsr()[rows.numpy()].tocsc()

@@ -16,6 +16,7 @@ from scipy.sparse import csc_array, csr_array, vstack
 from torch import Tensor
 
 from course_utils.activations import Activations
+from course_utils.dictionaries.reading import encode
 from course_utils.errors import CourseError
 
 Units = Float[Tensor, "_ _"] | csc_array  # [n units]; two splits have different n
@@ -113,8 +114,7 @@ def sae_latents(sae: Any, acts: Activations) -> csc_array:
     parts = []
     with torch.no_grad():
         for rows in acts.usable.split(chunk(sae)):
-            f = sae.encode(acts.x[rows].to(sae.W_dec))
-            parts.append(csr_array((f.to_dense() if f.is_sparse else f).float().cpu().numpy()))
+            parts.append(csr_array(encode(sae, acts.x[rows].to(sae.W_dec)).float().cpu().numpy()))
     return vstack(parts).tocsc()
 
 
@@ -161,3 +161,8 @@ def donor_rows(doc: Int[Tensor, " n"], rng: np.random.Generator) -> Int[Tensor, 
     run = np.repeat(np.arange(len(starts)), lengths)
     within = np.arange(len(d)) - starts[run]
     return torch.from_numpy(starts[donor[run]] + within % lengths[donor[run]])
+
+
+def rows_of(x: Units, rows: Tensor) -> Units:
+    """Return some rows of dense or sparse units."""
+    return x[rows] if isinstance(x, Tensor) else x.tocsr()[rows.numpy()].tocsc()

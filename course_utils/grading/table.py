@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -22,6 +21,7 @@ from course_utils.grading import cage
 from course_utils.grading.marks import Grade, Mark, digest, grade
 from course_utils.grading.remote import Limits, Remote
 from course_utils.grading.submissions import Submission
+from course_utils.paths import write_text
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with which a spreadsheet takes a cell for a formula
 
@@ -84,7 +84,7 @@ def grade_all(works: list[Submission], limits: Limits, jobs: int, kept: Path | N
             done[i] = result
             if kept is not None and not names[i].endswith("/"):
                 book[names[i]] = result._asdict()
-                _write(kept, json.dumps(book, ensure_ascii=False, indent=1))
+                write_text(kept, json.dumps(book, ensure_ascii=False, indent=1))
             bar.update()
     return [done[i] for i in range(len(works))]
 
@@ -119,13 +119,6 @@ def _open(kept: Path | None) -> dict:
 def _grade(entry: dict, work: Submission) -> Grade:
     marks = {id: Mark(*mark) for id, mark in entry["marks"].items()}
     return Grade(**entry | {"marks": marks, "student": work.student})
-
-
-def _write(path: Path, text: str, encoding: str = "utf-8") -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(text, encoding=encoding, newline="")
-    os.replace(draft, path)
 
 
 def rows(grades: list[Grade]) -> list[dict[str, str]]:
@@ -166,4 +159,5 @@ def write_csv(grades: list[Grade], path: Path) -> None:
     writer.writeheader()
     for row in table:
         writer.writerow({name: f"'{text}" if text.startswith(_FORMULA) else text for name, text in row.items()})
-    _write(path, page.getvalue(), "utf-8-sig")  # with a mark, or Excel takes it for another encoding
+    # With a mark, or Excel takes it for another encoding.
+    write_text(path, page.getvalue(), encoding="utf-8-sig", newline="")

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from course_utils.errors import CourseError
-from course_utils.interventions.steering import columns
+from course_utils.interventions.steering import columns, one_each
 from course_utils.lab import Lab
 
 _CHUNK = 8192  # rows in double precision at once
@@ -156,7 +156,7 @@ def erase(
         If a hook is unknown, or an eraser is not finite or not as wide as the activation.
     """
     hooks = [lab.check_hook(name) for name in ([hook] if isinstance(hook, str) else hook)]
-    erasers = _one_each("eraser", eraser, len(hooks), Eraser)
+    erasers = one_each("eraser", eraser, len(hooks), Eraser)
     if not all(part.isfinite().all() for each in erasers for part in (each.project, each.mean, torch.tensor(strength))):
         raise CourseError("eraser and strength must be finite; one of them holds NaN or infinity.")
 
@@ -176,14 +176,6 @@ def erase(
     pairs = zip(hooks, erasers, strict=True)
     with lab.hooked(*((name, erasing(name, each)) for name, each in pairs if each.rank and strength)):
         yield
-
-
-def _one_each(argument: str, given: object, n: int, kind: type) -> list:
-    """Repeat what is given for ``n`` hooks, unless there is one for each."""
-    each = [given] * n if isinstance(given, kind) else list(given)
-    if len(each) != n:
-        raise CourseError(f"{argument} holds {len(each)} for {n} hooks; give one, or one for each.")
-    return each
 
 
 @contextlib.contextmanager
@@ -214,10 +206,10 @@ def project_out(
         If a hook is unknown, or something is not finite or not as wide as the activation.
     """
     n = 1 if isinstance(hook, str) else len(hook)
-    bases = [spanned(each) for each in _one_each("directions", directions, n, Tensor)]
+    bases = [spanned(each) for each in one_each("directions", directions, n, Tensor)]
     if towards is None:
         towards = [torch.zeros(len(basis)) for basis in bases]
-    means = _one_each("towards", towards, n, Tensor)
+    means = one_each("towards", towards, n, Tensor)
     for basis, mean in zip(bases, means, strict=True):
         if mean.shape != basis.shape[:1]:
             raise CourseError(f"towards has shape {list(mean.shape)}; the directions have width {len(basis)}.")

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from course_utils.dictionaries.reading import decode
+from course_utils.dictionaries.reading import decode, encode
 from course_utils.errors import CourseError
 from course_utils.interventions.erasing import spanned
 
@@ -38,7 +38,7 @@ class Coordinates(NamedTuple):
 
     def swap(self, base: Float[Tensor, "n d"], source: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """Return ``base`` with these coordinates from ``source``."""
-        chosen = _chosen("indices", self.indices, base.shape[1]).to(base.device)
+        chosen = in_range("indices", self.indices, base.shape[1]).to(base.device)
         new = base.clone()
         new[:, chosen] = source[:, chosen]
         return new
@@ -78,15 +78,16 @@ class Latents(NamedTuple):
         sae = self.sae
         if base.shape[1] != sae.cfg.d_in:
             raise CourseError(f"sae reads vectors of width {sae.cfg.d_in}; the activations have {base.shape[1]}.")
-        chosen = _chosen("latents", self.latents, sae.cfg.d_sae).to(sae.W_dec.device)
+        chosen = in_range("latents", self.latents, sae.cfg.d_sae).to(sae.W_dec.device)
         base, source = (x.to(sae.W_dec.device, sae.W_dec.dtype) for x in (base, source))
-        f, other = (x.to_dense() if x.is_sparse else x for x in (sae.encode(base), sae.encode(source)))
+        f, other = encode(sae, base), encode(sae, source)
         mixed = f.clone()
         mixed[:, chosen] = other[:, chosen]
         return base + (decode(sae, mixed, base) - decode(sae, f, base))
 
 
-def _chosen(argument: str, given: Sequence[int] | Tensor, size: int) -> Tensor:
+def in_range(argument: str, given: Sequence[int] | Tensor, size: int) -> Tensor:
+    """Return numbers of coordinates or latents as a tensor; there are ``size`` of them, and others are refused."""
     chosen = torch.as_tensor(given, dtype=torch.long).flatten()
     if len(chosen) and not 0 <= int(chosen.min()) <= int(chosen.max()) < size:
         raise CourseError(f"{argument}={chosen.tolist()} must lie in 0 to {size - 1}.")

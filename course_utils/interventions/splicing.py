@@ -10,30 +10,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from course_utils.dictionaries.reading import decode
+from course_utils.dictionaries.reading import as_read, decode, encode, hook_of
 from course_utils.errors import CourseError, one_of
+from course_utils.interventions.spaces import in_range
 from course_utils.lab import Lab
 
 MODES = ("zero", "mean", "resample")
-
-
-def _site(lab: Lab, sae: Any) -> str:
-    """Name the hook that an SAE was trained on."""
-    hook = getattr(sae.cfg.metadata, "hook_name", None)
-    if not hook:
-        raise CourseError("sae has no sae.cfg.metadata.hook_name; set it to the hook it was trained on.")
-    return lab.check_hook(hook)
-
-
-def _to_sae(activation: Tensor, sae: Any) -> Tensor:
-    """Bring an activation into the SAE's shape, type and place; heads side by side."""
-    x = activation.to(sae.W_dec.device, sae.W_dec.dtype)
-    if getattr(sae, "hook_z_reshaping_mode", False):
-        return x  # such an SAE joins the heads itself
-    x = x.flatten(2)
-    if x.shape[-1] != sae.cfg.d_in:
-        raise CourseError(f"sae reads vectors of width {sae.cfg.d_in}; the activations have {x.shape[-1]}.")
-    return x
 
 
 def _after_bos(lab: Lab, activation: Tensor, new: Tensor) -> Tensor:
@@ -64,11 +46,11 @@ def splice(lab: Lab, sae: Any, error_term: bool = False) -> Iterator[None]:
     """
 
     def replace(activation: Tensor) -> Tensor:
-        x = _to_sae(activation, sae)
+        x = as_read(activation, sae)
         new = decode(sae, sae.encode(x), x)
         return _after_bos(lab, activation, new + (x - new) if error_term else new)
 
-    with lab.hooked((_site(lab, sae), replace)):
+    with lab.hooked((hook_of(lab, sae, None), replace)):
         yield
 
 
@@ -107,11 +89,9 @@ def ablate(
     CourseError
         If ``mode`` is unknown, a latent is out of range, ``means`` is missing, or ``only`` is not of the rows' shape.
     """
-    chosen = torch.as_tensor(latents, dtype=torch.long, device=sae.W_dec.device).flatten()
+    chosen = in_range("latents", latents, sae.cfg.d_sae).to(sae.W_dec.device)
     if mode not in MODES:
         raise one_of("mode", mode, MODES)
-    if len(chosen) and not 0 <= int(chosen.min()) <= int(chosen.max()) < sae.cfg.d_sae:
-        raise CourseError(f"latents={chosen.tolist()} must lie in 0 to {sae.cfg.d_sae - 1}.")
     if mode == "mean" and (means is None or means.shape != (sae.cfg.d_sae,)):
         raise CourseError(f"mode='mean' needs means=<the mean of each of the {sae.cfg.d_sae} latents>.")
 
@@ -123,9 +103,8 @@ def ablate(
         return f[_donors(f, lab.tokens != lab.bos if mask is None else mask, seed, lab.past)][..., chosen]
 
     def replace(activation: Tensor) -> Tensor:
-        x = _to_sae(activation, sae)
-        f = sae.encode(x)
-        f = f.to_dense() if f.is_sparse else f
+        x = as_read(activation, sae)
+        f = encode(sae, x)
         ablated = f.clone()
         ablated[..., chosen] = substitute(f)
         # As a difference of two decodings the error term is exact: an inactive latent changes no bit of x.
@@ -133,7 +112,7 @@ def ablate(
         new = x + (changed - decode(sae, f, x)) if error_term else changed
         return _after_bos(lab, activation, new if only is None else _where(only, new, x))
 
-    with lab.hooked((_site(lab, sae), replace)):
+    with lab.hooked((hook_of(lab, sae, None), replace)):
         yield
 
 
@@ -164,20 +143,17 @@ def divert(lab: Lab, sae: Any, latents: Sequence[int] | Int[Tensor, " k"],
     CourseError
         If a latent is out of range, or there is not one row of the SAE's width for each.
     """
-    chosen = torch.as_tensor(latents, dtype=torch.long, device=sae.W_dec.device).flatten()
+    chosen = in_range("latents", latents, sae.cfg.d_sae).to(sae.W_dec.device)
     if rows.shape != (len(chosen), sae.cfg.d_in) or not rows.isfinite().all():
         raise CourseError(f"rows has shape {list(rows.shape)}; give {[len(chosen), sae.cfg.d_in]} finite numbers, a "
                           "row for each latent.")
-    if len(chosen) and not 0 <= int(chosen.min()) <= int(chosen.max()) < sae.cfg.d_sae:
-        raise CourseError(f"latents={chosen.tolist()} must lie in 0 to {sae.cfg.d_sae - 1}.")
 
     def replace(activation: Tensor) -> Tensor:
-        x = _to_sae(activation, sae)
-        f = sae.encode(x)
-        f = f.to_dense() if f.is_sparse else f
+        x = as_read(activation, sae)
+        f = encode(sae, x)
         return _after_bos(lab, activation, x.flatten(2) - f[..., chosen] @ rows.to(f))
 
-    with lab.hooked((_site(lab, sae), replace)):
+    with lab.hooked((hook_of(lab, sae, None), replace)):
         yield
 
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from course_utils.dictionaries.reading import encode
 from course_utils.errors import CourseError
 from course_utils.lab import Lab
 
@@ -28,8 +29,7 @@ def reads(sae: Any, latent: int) -> Reader:
         raise CourseError(f"latent={latent} must lie in 0 to {sae.cfg.d_sae - 1}.")
 
     def read(x: Tensor) -> Tensor:
-        f = sae.encode(x.to(sae.W_dec.device, sae.W_dec.dtype))
-        return (f.to_dense() if f.is_sparse else f)[..., latent]
+        return encode(sae, x.to(sae.W_dec.device, sae.W_dec.dtype))[..., latent]
 
     return read
 
@@ -72,10 +72,7 @@ def steer(
     Templeton et al. 2024, Scaling Monosemanticity.
     """
     hooks = [hook] if isinstance(hook, str) else list(hook)
-    directions = [direction] * len(hooks) if isinstance(direction, Tensor) else list(direction)
-    if len(directions) != len(hooks):
-        raise CourseError(f"direction holds {len(directions)} vectors for {len(hooks)} hooks; give one, or one for "
-                          "each.")
+    directions = one_each("direction", direction, len(hooks), Tensor)
     scales = torch.as_tensor(scale, dtype=torch.float32)
     for each in hooks:
         lab.check_hook(each)
@@ -93,6 +90,14 @@ def steer(
     pairs = zip(hooks, directions, strict=True)
     with lab.hooked(*([] if still else [(name, pushing(name, vector)) for name, vector in pairs])):
         yield
+
+
+def one_each(argument: str, given: object, n: int, kind: type) -> list:
+    """Repeat what is given for ``n`` hooks, unless there is one for each."""
+    each = [given] * n if isinstance(given, kind) else list(given)
+    if len(each) != n:
+        raise CourseError(f"{argument} holds {len(each)} for {n} hooks; give one, or one for each.")
+    return each
 
 
 def _pushed(name: str, activation: Tensor, vector: Tensor, scale: Tensor, where: list[int],

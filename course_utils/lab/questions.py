@@ -7,7 +7,7 @@ place has its counterpart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,11 +64,16 @@ def at(x: Float[Tensor, "n pos *rest"], places: Int[Tensor, " n"]) -> Float[Tens
     return x[rows, places.to(x.device)].float().cpu()
 
 
+def padded(lab: HookedModel, rows: Sequence[Sequence[int] | Tensor]) -> tuple[Int[Tensor, "n pos"], Int[Tensor, " n"]]:
+    """Lay rows of tokens, BOS first, side by side; return the place of each one's last token too."""
+    ids = [torch.as_tensor(row, device=lab.device) for row in rows]
+    tokens = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=lab.bos)
+    return tokens, torch.tensor([len(row) - 1 for row in ids])
+
+
 def _rows(lab: HookedModel, fact: Mapping[str, Any], form: str, relation: str, n: int) -> tuple[Tensor, Tensor]:
     texts = [fact[form].format(subject=subject, relation=relation) for subject in list(fact["answers"])[:n]]
-    ids = [lab.encode(text)[0] for text in texts]
-    rows = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=lab.bos)
-    return rows, torch.tensor([len(row) - 1 for row in ids])
+    return padded(lab, [lab.encode(text)[0] for text in texts])
 
 
 def questions(lab: HookedModel, fact: Mapping[str, Any], n: int, form: str = "ask") -> Questions:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from course_utils.errors import CourseError, one_of
 from course_utils.lab import Lab
+from course_utils.lab.questions import padded
 from course_utils.lab.text import SPLITS
 from course_utils.paths import checked
 
@@ -245,6 +246,4 @@ def _by_turns(lab: Lab, shows: Sequence[Row], hides: Sequence[Row], n: int) -> P
     """Lay the prompts side by side, one of each kind by turns as long as there are both."""
     turns = zip_longest([(row, True) for row in shows], [(row, False) for row in hides])
     rows, shown = zip(*islice(filter(None, chain.from_iterable(turns)), n), strict=True)
-    ids = [torch.tensor([lab.bos, *row], device=lab.device) for row in rows]
-    tokens = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=lab.bos)
-    return Prompts(tokens, torch.tensor([len(row) for row in rows]), torch.tensor(shown))
+    return Prompts(*padded(lab, [[lab.bos, *row] for row in rows]), torch.tensor(shown))

@@ -5,12 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from course_utils.exercises.book import Exercise
-
-
-def _draw(rng, *shape, scale: float | int = 1.0) -> torch.Tensor:
-    return torch.from_numpy(rng.normal(0, scale, shape)).float()
-
+from course_utils.exercises.book import Exercise, draw
 
 straight = Exercise("09.3", "straight to the logits", stars=2, minutes=12, lines=3, hints=(
     "Do to the change what the final LayerNorm does to the stream, step by step: the mean over d goes, then everything "
@@ -76,8 +71,8 @@ def _(change, u, scale):
 @straight.cases
 def _(rng):
     yield torch.tensor([[3.0, 0.0, 0.0]]), torch.tensor([2.0, 1.0, 0.0]), torch.tensor([4.0])
-    yield _draw(rng, 4, 6) + torch.tensor([[2.0], [-1.0], [0.5], [0.0]]), _draw(rng, 6) + 0.5, _draw(rng, 4).exp() + 1
-    yield torch.full((2, 5), 3.0) + _draw(rng, 2, 5, scale=0.1), _draw(rng, 5) - 1, torch.tensor([0.5, 2.0])
+    yield draw(rng, 4, 6) + torch.tensor([[2.0], [-1.0], [0.5], [0.0]]), draw(rng, 6) + 0.5, draw(rng, 4).exp() + 1
+    yield torch.full((2, 5), 3.0) + draw(rng, 2, 5, scale=0.1), draw(rng, 5) - 1, torch.tensor([0.5, 2.0])
 
 
 back = Exercise("09.4", "taken back", stars=1, minutes=8, lines=2, hints=(
@@ -143,9 +138,9 @@ def _(total, direct):
 def _(rng):
     yield torch.tensor([-1.0, -1.0]), torch.tensor([-4.0, -2.0])
     yield torch.tensor([-2.0, 0.5, -1.0]), torch.tensor([-3.0, 1.0, -4.0])
-    direct = _draw(rng, 6) - 2
-    yield -0.2 * direct + _draw(rng, 6, scale=0.1), direct  # more taken back than there was
-    yield 1.3 * direct[:4] + _draw(rng, 4, scale=0.1), direct[:4]  # and added to
+    direct = draw(rng, 6) - 2
+    yield -0.2 * direct + draw(rng, 6, scale=0.1), direct  # more taken back than there was
+    yield 1.3 * direct[:4] + draw(rng, 4, scale=0.1), direct[:4]  # and added to
 
 
 half = Exercise("09.7", "how many for half", stars=2, minutes=10, lines=4, hints=(

@@ -5,12 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from course_utils.exercises.book import Exercise
-
-
-def _draw(rng, *shape, scale: float | int = 1.0) -> torch.Tensor:
-    return torch.from_numpy(rng.normal(0, scale, shape)).float()
-
+from course_utils.exercises.book import Exercise, draw
 
 out = Exercise("09.2", "take a direction out", stars=1, minutes=8, lines=3, hints=(
     "Make the direction one unit long first. A vector's component along a unit is its dot product with it; how much of "
@@ -80,8 +75,8 @@ def _(x, direction, mean):
 @out.cases
 def _(rng):
     yield torch.tensor([[3.0, 4.0]]), torch.tensor([0.0, 2.0]), torch.tensor([1.0, 1.0])
-    yield _draw(rng, 4, 6), 3 * _draw(rng, 6), _draw(rng, 6)
-    yield _draw(rng, 5, 3) + 2, 0.2 * _draw(rng, 3), _draw(rng, 3)
+    yield draw(rng, 4, 6), 3 * draw(rng, 6), draw(rng, 6)
+    yield draw(rng, 5, 3) + 2, 0.2 * draw(rng, 3), draw(rng, 3)
 
 
 cost = Exercise("09.8", "at equal damage", stars=2, minutes=12, lines=3, hints=(
@@ -245,5 +240,5 @@ def _(rng):
         return torch.from_numpy(np.linalg.qr(rng.normal(size=(d, k)))[0]).float()
 
     yield torch.tensor([[1.0, 0.0, 2.0]]), torch.tensor([[0.0, 5.0, 7.0]]), torch.tensor([[0.6], [0.8], [0.0]])
-    yield _draw(rng, 4, 6), _draw(rng, 4, 6), basis(6, 2)
-    yield _draw(rng, 2, 5) + 1, _draw(rng, 2, 5) - 2, basis(5, 3)
+    yield draw(rng, 4, 6), draw(rng, 4, 6), basis(6, 2)
+    yield draw(rng, 2, 5) + 1, draw(rng, 2, 5) - 2, basis(5, 3)

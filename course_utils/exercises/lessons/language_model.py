@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from course_utils.exercises.book import Exercise
-
-
-def _draw(rng, *shape, scale: float | int = 1.0) -> torch.Tensor:
-    return torch.from_numpy(rng.normal(0, scale, shape)).float()
-
+from course_utils.exercises.book import Exercise, draw
 
 top = Exercise("01.1", "the next token", stars=1, minutes=5, lines=2, hints=(
     "`torch.softmax(logits, -1)` makes probabilities of *all* logits; only then ask for the largest.",
@@ -71,8 +66,8 @@ def _(logits, k):
 @top.cases
 def _(rng):
     yield torch.tensor([2.0, -1.0, 1.5]), 2
-    yield _draw(rng, 11, scale=3), 1
-    yield 40 + _draw(rng, 3, 30, scale=2), 7
+    yield draw(rng, 11, scale=3), 1
+    yield 40 + draw(rng, 3, 30, scale=2), 7
 
 
 nats = Exercise("01.2", "surprise in nats", stars=1, minutes=8, lines=2, hints=(
@@ -137,7 +132,7 @@ def _(logits, tokens):
 @nats.cases
 def _(rng):
     yield torch.tensor([[1.0, 0.0, -1.0], [0.5, 2.0, 0.0]]), torch.tensor([0, 2])
-    yield _draw(rng, 6, 9, scale=3), torch.from_numpy(rng.integers(0, 9, 6))
+    yield draw(rng, 6, 9, scale=3), torch.from_numpy(rng.integers(0, 9, 6))
 
 
 norm = Exercise("01.3", "the norm before every block", stars=1, minutes=8, lines=2, hints=(
@@ -209,4 +204,4 @@ def _(x, w, b, eps, centred):
 def _(rng):
     yield torch.tensor([[1.0, 3.0], [0.0, 0.1]]), torch.tensor([1.0, 2.0]), torch.tensor([0.0, 0.5]), 0.01, True
     yield torch.tensor([[1.0, 3.0], [0.0, 0.1]]), torch.tensor([1.0, 2.0]), torch.tensor([0.0, 0.5]), 0.01, False
-    yield 0.3 + _draw(rng, 2, 4, 5), _draw(rng, 5), _draw(rng, 5), 0.02, True
+    yield 0.3 + draw(rng, 2, 4, 5), draw(rng, 5), draw(rng, 5), 0.02, True

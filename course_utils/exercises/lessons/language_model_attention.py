@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from course_utils.exercises.book import Exercise
-
-
-def _draw(rng, *shape, scale: float | int = 1.0) -> torch.Tensor:
-    return torch.from_numpy(rng.normal(0, scale, shape)).float()
-
+from course_utils.exercises.book import Exercise, draw
 
 reading = Exercise("01.4", "who reads whom", stars=2, minutes=12, lines=4, hints=(
     "A score is the dot product of a query and a key, divided by the root of their length: "
@@ -90,8 +85,8 @@ def _(q, k):
 @reading.cases
 def _(rng):
     yield torch.tensor([[[1.0, 0.0]], [[0.0, 2.0]]]), torch.tensor([[[1.0, 1.0]], [[-1.0, 2.0]]])
-    yield _draw(rng, 5, 2, 3), _draw(rng, 5, 2, 3)
-    yield _draw(rng, 2, 4, 3, 6), _draw(rng, 2, 4, 3, 6)
+    yield draw(rng, 5, 2, 3), draw(rng, 5, 2, 3)
+    yield draw(rng, 2, 4, 3, 6), draw(rng, 2, 4, 3, 6)
 
 
 writing = Exercise("01.5", "what a head writes", stars=2, minutes=10, lines=2, hints=(
@@ -155,5 +150,5 @@ def _(pattern, v, W_O):
 @writing.cases
 def _(rng):
     yield torch.tensor([[[1.0, 0.0], [0.25, 0.75]]]), torch.tensor([[[1.0]], [[2.0]]]), torch.tensor([[[1.0, -1.0]]])
-    pattern = torch.softmax(_draw(rng, 2, 3, 4, 4), -1).tril()
-    yield pattern, _draw(rng, 2, 4, 3, 5), _draw(rng, 3, 5, 6)
+    pattern = torch.softmax(draw(rng, 2, 3, 4, 4), -1).tril()
+    yield pattern, draw(rng, 2, 4, 3, 5), draw(rng, 3, 5, 6)

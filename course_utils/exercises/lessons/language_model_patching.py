@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from course_utils.exercises.book import Exercise
-
-
-def _draw(rng, *shape, scale: float | int = 1.0) -> torch.Tensor:
-    return torch.from_numpy(rng.normal(0, scale, shape)).float()
-
+from course_utils.exercises.book import Exercise, draw
 
 carried = Exercise("01.8", "what a patch carries", stars=2, minutes=10, lines=4, hints=(
     "Write a small function for the lead of the answer over its rival: `logits[rows, answer] - logits[rows, "
@@ -95,10 +90,10 @@ def _(rng):
     yield (torch.tensor([[3.0, 1.0, 0.0]]), torch.tensor([[0.0, 2.0, 1.0]]), torch.tensor([[2.0, 2.5, 5.0]]),
            torch.tensor([0]), torch.tensor([1]))
     answer, rival = torch.tensor([1, 4, 0, 2]), torch.tensor([3, 0, 2, 5])
-    clean, swapped = _draw(rng, 4, 6), _draw(rng, 4, 6)
+    clean, swapped = draw(rng, 4, 6), draw(rng, 4, 6)
     clean[torch.arange(4), answer] += 4
     swapped[torch.arange(4), rival] += 4
-    yield clean, swapped, (clean + swapped) / 2 + _draw(rng, 4, 6, scale=0.3), answer, rival
+    yield clean, swapped, (clean + swapped) / 2 + draw(rng, 4, 6, scale=0.3), answer, rival
 
 
 read_at = Exercise("01.9", "in which block is a token read?", stars=2, minutes=8, lines=1, hints=(

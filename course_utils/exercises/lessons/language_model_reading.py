@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from course_utils.exercises.book import Exercise
-
-
-def _draw(rng, *shape, scale: float | int = 1.0) -> torch.Tensor:
-    return torch.from_numpy(rng.normal(0, scale, shape)).float()
-
+from course_utils.exercises.book import Exercise, draw
 
 lens = Exercise("01.6", "the logit lens", stars=1, minutes=5, lines=1, hints=(
     "Treat the stream at every layer as if it were the last one's: what does the model do behind its last block?",
@@ -69,7 +64,7 @@ def _unit(x: torch.Tensor) -> torch.Tensor:
 def _(rng):
     W_U = torch.tensor([[1.0, 0.0, -1.0], [0.0, 1.0, 0.5]])
     yield torch.tensor([[1.0, 2.0], [0.0, 0.5]]), _unit, W_U, torch.zeros(3)
-    yield _draw(rng, 3, 4, 5), _unit, _draw(rng, 5, 7), _draw(rng, 7)
+    yield draw(rng, 3, 4, 5), _unit, draw(rng, 5, 7), draw(rng, 7)
 
 
 credit = Exercise("01.7", "whose logit is it?", stars=3, minutes=15, lines=4, hints=(
@@ -156,4 +151,4 @@ def _(rng):
     pair = torch.tensor([[[1.0, 2.0, 0.0]], [[0.5, -1.0, 1.0]]])
     yield pair, torch.tensor([1.0, 2.0, 0.5]), 0.1, False, torch.tensor([1.0, -1.0, 2.0])
     yield pair, torch.tensor([1.0, 2.0, 0.5]), 0.1, True, torch.tensor([1.0, -1.0, 2.0])
-    yield _draw(rng, 6, 4, 5), _draw(rng, 5), 0.05, True, _draw(rng, 5)
+    yield draw(rng, 6, 4, 5), draw(rng, 5), 0.05, True, draw(rng, 5)

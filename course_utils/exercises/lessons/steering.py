@@ -5,12 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from course_utils.exercises.book import Exercise
-
-
-def _draw(rng, *shape, scale: float | int = 1.0) -> torch.Tensor:
-    return torch.from_numpy(rng.normal(0, scale, shape)).float()
-
+from course_utils.exercises.book import Exercise, draw
 
 push = Exercise("08.1", "add a direction", stars=1, minutes=8, lines=3, hints=(
     "Copy first, then add to a part of the copy. `direction` has shape [d], so that torch adds it to every row of "
@@ -87,8 +82,8 @@ def _(activation, direction, scale):
 @push.cases
 def _(rng):
     yield torch.tensor([[[5.0, 0.0], [1.0, 2.0], [3.0, 4.0]]]), torch.tensor([0.0, 2.0]), 3.0
-    yield _draw(rng, 2, 4, 3), _draw(rng, 3), 2.5
-    yield _draw(rng, 3, 5, 6), _draw(rng, 6), -4
+    yield draw(rng, 2, 4, 3), draw(rng, 3), 2.5
+    yield draw(rng, 3, 5, 6), draw(rng, 6), -4
 
 
 clamp = Exercise("08.2", "clamp a latent", stars=2, minutes=10, lines=2, hints=(
@@ -154,10 +149,10 @@ def _(x, f, w, value):
 @clamp.cases
 def _(rng):
     yield torch.tensor([[1.0, 0.0, 2.0], [3.0, 2.0, 0.0]]), torch.tensor([0.0, 2.0]), torch.tensor([0.0, 1.0, 0.0]), 3.0
-    f = _draw(rng, 7).clamp(min=0)
-    w = _draw(rng, 5)
-    yield _draw(rng, 7, 5), f, w / w.norm(), 4
-    yield _draw(rng, 7, 5), f, w / w.norm(), 0.0
+    f = draw(rng, 7).clamp(min=0)
+    w = draw(rng, 5)
+    yield draw(rng, 7, 5), f, w / w.norm(), 4
+    yield draw(rng, 7, 5), f, w / w.norm(), 0.0
 
 
 gap = Exercise("08.7", "does it carry over?", stars=3, minutes=12, lines=4, hints=(

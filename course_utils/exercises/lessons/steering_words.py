@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from course_utils.exercises.book import Exercise
-
-
-def _draw(rng, *shape, scale: float | int = 1.0) -> torch.Tensor:
-    return torch.from_numpy(rng.normal(0, scale, shape)).float()
-
+from course_utils.exercises.book import Exercise, draw
 
 kl = Exercise("08.3", "how far from clean", stars=2, minutes=10, lines=3, hints=(
     "Turn both into log-probabilities. The divergence is what the clean model expects to lose by the change: the mean "
@@ -89,8 +84,8 @@ def _(clean, steered):
 @kl.cases
 def _(rng):
     yield torch.tensor([[2.0, 0.0, 0.0]]), torch.tensor([[0.0, 1.0, 0.0]])
-    clean = _draw(rng, 4, 7, scale=1.5)
-    yield clean, clean + _draw(rng, 4, 7)
+    clean = draw(rng, 4, 7, scale=1.5)
+    yield clean, clean + draw(rng, 4, 7)
     yield clean, clean + torch.tensor([[3.0], [-2.0], [0.0], [1.0]])
 
 
@@ -167,6 +162,6 @@ def _(clean, steered, words):
 @odds.cases
 def _(rng):
     yield torch.tensor([[0.0, 0.0, 0.0, 0.0]]), torch.tensor([[2.0, 0.0, 1.0, 0.0]]), torch.tensor([0, 1])
-    clean = _draw(rng, 3, 9, scale=1.5)
-    yield clean, clean + _draw(rng, 3, 9) + 2, torch.tensor([7, 0, 4])
-    yield clean, clean + _draw(rng, 3, 9), torch.tensor([5])
+    clean = draw(rng, 3, 9, scale=1.5)
+    yield clean, clean + draw(rng, 3, 9) + 2, torch.tensor([7, 0, 4])
+    yield clean, clean + draw(rng, 3, 9), torch.tensor([5])

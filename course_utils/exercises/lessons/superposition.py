@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from course_utils.exercises.book import Exercise
-
-
-def _tensors(rng, *shapes):
-    return tuple(torch.from_numpy(rng.normal(0, 1, shape)).float() for shape in shapes)
-
+from course_utils.exercises.book import Exercise, draw
 
 sparse = Exercise("02.1", "sparse features", stars=1, minutes=8, lines=1, hints=(
     "`u` tosses the coins, `v` holds the values: keep `v` where the coin falls below the density. A comparison "
@@ -139,9 +134,9 @@ def _(W, b, x):
 
 @forward.cases
 def _(rng):
-    yield _tensors(rng, (1, 1, 2), (1, 2), (1, 1, 2))
-    yield _tensors(rng, (3, 2, 4), (3, 4), (3, 3, 4))
-    yield _tensors(rng, (2, 3, 5), (2, 5), (2, 7, 5))
+    yield draw(rng, 1, 1, 2), draw(rng, 1, 2), draw(rng, 1, 1, 2)
+    yield draw(rng, 3, 2, 4), draw(rng, 3, 4), draw(rng, 3, 3, 4)
+    yield draw(rng, 2, 3, 5), draw(rng, 2, 5), draw(rng, 2, 7, 5)
 
 
 loss = Exercise("02.3", "the weighted loss", stars=1, minutes=6, lines=1, hints=(
@@ -198,5 +193,5 @@ def _(x, x_hat, importance):
 @loss.cases
 def _(rng):
     yield torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[0.5, 2.0]]]), torch.tensor([1.0, 0.5])
-    x, x_hat = _tensors(rng, (3, 4, 5), (3, 4, 5))
+    x, x_hat = draw(rng, 3, 4, 5), draw(rng, 3, 4, 5)
     yield x, x_hat, torch.from_numpy(rng.uniform(0.1, 2, 5)).float()

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from course_utils.exercises.book import Exercise
-
-
-def _weights(rng, *shape):
-    return torch.from_numpy(rng.normal(0, 0.6, shape)).float()
-
+from course_utils.exercises.book import Exercise, draw
 
 kept = Exercise("02.5", "counting features", stars=1, minutes=5, lines=1, hints=(
     "Feature i lives in *column* i of `W`. How long is it? `norm` takes the axis to run along.",
@@ -61,7 +56,7 @@ def _(W, threshold):
 def _(rng):
     yield torch.tensor([[[0.5, 0.9, 0.6, 0.0]]]), 0.5
     yield torch.tensor([[[0.3, 0.0, 0.8], [0.3, 0.7, 0.8]], [[0.6, 0.1, 0.0], [0.0, 0.1, 0.0]]]), 0.5
-    yield _weights(rng, 4, 3, 7), 0.9
+    yield draw(rng, 4, 3, 7, scale=0.6), 0.9
 
 
 overlap = Exercise("02.6", "interference", stars=2, minutes=10, lines=3, hints=(
@@ -127,7 +122,7 @@ def _(W):
 def _(rng):
     yield torch.tensor([[1.0, -0.5]])
     yield torch.tensor([[1.0, 0.0, 0.6], [0.0, 1.0, 0.8]])
-    yield _weights(rng, 3, 6)
+    yield draw(rng, 3, 6, scale=0.6)
 
 
 share = Exercise("02.7", "the share of a dimension", stars=2, minutes=8, lines=3, hints=(
@@ -198,4 +193,4 @@ def _(W):
 def _(rng):
     yield torch.tensor([[[1.0, -1.0]]])
     yield torch.tensor([[[2.0, -1.0, 0.0], [0.0, 0.5, 1.0]]])
-    yield _weights(rng, 3, 2, 5)
+    yield draw(rng, 3, 2, 5, scale=0.6)
