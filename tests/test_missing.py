@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 from sklearn.linear_model import Ridge
 from sklearn.metrics import f1_score, r2_score
 
-from course_utils import Labels, evaluate, harvest, open_lab, ready_sae, sae_latents, splice, token_losses
+from course_utils import Labels, evaluate, harvest, ready_sae, sae_latents, splice, token_losses
 from course_utils.errors import CourseError
 from course_utils.features import Table
 from course_utils.features.absorption import absorbed_by_chance, absorption, takers
@@ -32,8 +32,7 @@ def generator(seed=0):
 
 
 @pytest.fixture(scope="module")
-def organism():
-    lab = open_lab("organism", device="cpu", quiet=True)
+def organism(lab):
     return lab, ready_sae(lab, width=512), harvest(lab, lab.middle_hook, 3000, split="heldout")
 
 
