@@ -105,6 +105,16 @@ def stories_lab(stories):
 
 
 @pytest.fixture
+def closed():
+    """Close every figure before and after; another file's tests may have left some open."""
+    from matplotlib import pyplot
+
+    pyplot.close("all")
+    yield
+    pyplot.close("all")
+
+
+@pytest.fixture
 def no_network(monkeypatch) -> list:
     """Cut the network; what was tried is in the list."""
     tried: list = []

@@ -100,8 +100,9 @@ def test_a_perfect_dictionary_costs_nothing(stories_lab):
 
 def test_an_empty_dictionary_is_the_ablation_itself(stories_lab):
     none = torch.zeros(64, 8)
-    mean = torch.cat([stories_lab.capture(b.tokens, HOOK)[:, 1:][b.mask[:, 1:]] for b in stories_lab.batches(2000, "train")]).mean(0)
-    zero, constant = (evaluate(stories_lab, standard(none, none.T.clone(), b), **QUICK) for b in (None, mean))
+    x = [stories_lab.capture(b.tokens, HOOK)[:, 1:][b.mask[:, 1:]] for b in stories_lab.batches(2000, "train")]
+    zero, constant = (evaluate(stories_lab, standard(none, none.T.clone(), b), **QUICK)
+                      for b in (None, torch.cat(x).mean(0)))
     assert zero.ce_spliced.value == pytest.approx(zero.ce_zero.value, rel=1e-6)
     assert zero.ce_recovered_zero.value == pytest.approx(0, abs=1e-6)
     assert constant.ce_spliced.value == pytest.approx(constant.ce_mean.value, rel=1e-4)
@@ -124,7 +125,7 @@ def test_the_right_hook_is_the_best_one(stories_lab):
 
     acts = harvest(stories_lab, HOOK, n_tokens=6000)
     sae = train_sae(acts, width=128, k=8, n_samples=60_000, batch_size=512).sae
-    right, wrong = evaluate(stories_lab, sae, **QUICK), evaluate(stories_lab, sae, hook="blocks.0.hook_resid_post", **QUICK)
+    right, wrong = (evaluate(stories_lab, sae, hook=hook, **QUICK) for hook in (None, "blocks.0.hook_resid_post"))
     assert right.hook == HOOK and wrong.hook == "blocks.0.hook_resid_post"
     assert right.explained_variance.value > 0.7 > 0.5 > wrong.explained_variance.value
     assert right.ce_clean.value < right.ce_spliced.value < right.ce_mean.value < right.ce_zero.value
