@@ -82,6 +82,14 @@ class Side:
         self.process.wait()
 
 
+def gpt2_shape(ours: Side) -> tuple[str, str]:
+    """Have a model of GPT-2 small's shape and 1,024 rows of 128 tokens written; return where they are."""
+    model, rows = str(BUILD / "gpt2shape"), str(BUILD / "gpt2_rows.safetensors")
+    ours("make_gpt2", folder=model)
+    ours("make_rows", file=rows, model=model, n_rows=1024, width=128)
+    return model, rows
+
+
 def alternate(rounds: int, **sides: object) -> dict[str, list[float]]:
     """Call each function once a round, in an order that turns from round to round; return all that they returned."""
     found: dict[str, list[float]] = {name: [] for name in sides}

@@ -8,7 +8,7 @@ autocast, and against the bridge's plain ``run_with_cache``. Quality: how far ou
 
 from statistics import median
 
-from harness import BUILD, Side, alternate, arguments, compare, write
+from harness import Side, alternate, arguments, compare, gpt2_shape, write
 
 HOOK, ROWS, LAYERS, D = "blocks.8.hook_resid_pre", 16, 8, 768
 FLOP = LAYERS * 24 * D * D  # a position's products with weights; attention comes on top and is not counted
@@ -18,9 +18,7 @@ def main():
     """Measure and write ``build/bench/harvest.json``."""
     args = arguments(__doc__)
     ours, peers = Side("ours", args.threads), Side("peers", args.threads)
-    model, rows = str(BUILD / "gpt2shape"), str(BUILD / "gpt2_rows.safetensors")
-    ours("make_gpt2", folder=model)
-    ours("make_rows", file=rows, model=model, n_rows=1024, width=128)
+    model, rows = gpt2_shape(ours)
     ours("open_model", key="m", model=model, rows=rows)
     peers("open_model", key="m", folder=model)
     for half in (False, True):

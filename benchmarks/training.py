@@ -11,7 +11,7 @@ held-out rows after the same steps, and L0.
 
 from statistics import median
 
-from harness import BUILD, Side, alternate, arguments, compare, write
+from harness import BUILD, Side, alternate, arguments, compare, gpt2_shape, write
 
 # name: hook, d, width, k, rows to train on, held-out rows, steps in a turn
 SIZES = {"small": ("blocks.1.hook_resid_post", 128, 1024, 16, 100_000, 8192, 8),
@@ -59,9 +59,7 @@ def main():
     """Measure and write ``build/bench/training.json``."""
     args = arguments(__doc__, batch=4096)
     ours, peers = Side("ours", args.threads), Side("peers", args.threads)
-    model, rows = str(BUILD / "gpt2shape"), str(BUILD / "gpt2_rows.safetensors")
-    ours("make_gpt2", folder=model)
-    ours("make_rows", file=rows, model=model, n_rows=1024, width=128)
+    model, rows = gpt2_shape(ours)
     ours("open_model", key="large", model=model, rows=rows)
     ours("open_model", key="small", model="organism")
     table, shares = [], {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -64,6 +65,30 @@ def tiny_gpt2(tmp_path_factory) -> Model:
 
 
 @pytest.fixture(scope="session")
+def lab():
+    """The organism, whose tokens are whole words, with its world; a test that changes it changes it back."""
+    from course_utils.lab import open_lab
+
+    return open_lab("organism", device="cpu", quiet=True)
+
+
+@pytest.fixture(scope="session")
+def gpt2(tmp_path_factory):
+    """A GPT-2 that learned nothing, with the real one's tokens."""
+    if not (SHARED / "gpt2_tokenizer").is_dir():
+        pytest.skip("../shared/data/gpt2_tokenizer is not here")
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from course_utils.lab import open_lab
+
+    folder = tmp_path_factory.mktemp("gpt2")
+    GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=2, n_positions=64)).save_pretrained(folder)
+    for file in ("vocab.json", "merges.txt"):
+        shutil.copy(SHARED / "gpt2_tokenizer" / file, folder)
+    return open_lab(folder, device="cpu", quiet=True)
+
+
+@pytest.fixture(scope="session")
 def small_lab(tiny_gpt2):
     """The tiny GPT-2, opened with its text."""
     from course_utils.lab import open_lab
@@ -77,6 +102,16 @@ def stories_lab(stories):
     from course_utils.lab import open_lab
 
     return open_lab(stories.directory, device="cpu", text=stories.text, quiet=True)
+
+
+@pytest.fixture
+def closed():
+    """Close every figure before and after; another file's tests may have left some open."""
+    from matplotlib import pyplot
+
+    pyplot.close("all")
+    yield
+    pyplot.close("all")
 
 
 @pytest.fixture

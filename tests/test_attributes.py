@@ -10,12 +10,6 @@ from course_utils.causality import facts, spaces, told
 from course_utils.causality.attributes import LATENTS, MEANS, NEURONS, PROBE, Told, _strongest, separation
 from course_utils.causality.facts import half
 from course_utils.errors import CourseError
-from course_utils.lab import open_lab
-
-
-@pytest.fixture(scope="module")
-def lab():
-    return open_lab("organism", device="cpu", quiet=True)
 
 
 @pytest.fixture(scope="module")

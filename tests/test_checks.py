@@ -10,13 +10,13 @@ from collections import namedtuple
 import numpy as np
 import pytest
 import torch
+from proof import complaints
 
 from course_utils.errors import CourseError
 from course_utils.exercises import ExerciseError, book, check, sandbox
 from course_utils.exercises.book import Exercise
 from course_utils.exercises.compare import brief, difference, kind
 from course_utils.exercises.mutants import mutants, score
-from course_utils.exercises.proof import complaints
 
 Pair = namedtuple("Pair", "a b")
 t, a = torch.tensor, np.array

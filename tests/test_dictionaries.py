@@ -100,7 +100,7 @@ def test_weights_equal_those_of_the_librarys_trainer_bit_for_bit(kind, options, 
     from sae_lens.config import LoggingConfig, SAETrainerConfig
     from sae_lens.registry import get_sae_training_class
 
-    from course_utils.dictionaries import _config, _inference
+    from course_utils.dictionaries import _inference, new_config
     from course_utils.dictionaries.recipes import Recipe
 
     adam = torch.optim.Adam  # ours is fused, which rounds differently; nothing else may differ
@@ -112,7 +112,7 @@ def test_weights_equal_those_of_the_librarys_trainer_bit_for_bit(kind, options, 
     training_class, config = get_sae_training_class(kind)
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        theirs = training_class(_config(recipe, config, D))
+        theirs = training_class(new_config(recipe, config, D))
     head = torch.cat([b for _, b in zip(range(16), acts.batches(128, 3), strict=False)]).double()
     scale = float(D**0.5 / head.norm(dim=1).mean())
     theirs.b_dec.data.copy_(head.mean(0) * scale)

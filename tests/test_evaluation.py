@@ -1,26 +1,14 @@
 """The judge, against oracles: dictionaries whose figures are known, numpy, and the model's own loss."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
 from course_utils.dictionaries.evaluation import evaluate, explained_variance
 from course_utils.errors import CourseError
-from course_utils.lab import open_lab
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
 HOOK = "blocks.2.hook_resid_post"
 QUICK = {"n_tokens": 2000, "n_boot": 200}
-
-pytestmark = pytest.mark.skipif(
-    not (DATA / "stories260K").is_dir(), reason="needs the third-party model stories260K in ../shared/data")
-
-
-@pytest.fixture(scope="module")
-def lab():
-    return open_lab(DATA / "stories260K", text=DATA / "tinystories_sample.txt", device="cpu", quiet=True)
 
 
 def standard(W_enc, W_dec, b_dec=None, hook=HOOK):
@@ -46,17 +34,17 @@ def random_sae(d=64, width=96):
 
 
 @pytest.fixture(scope="module")
-def judged(lab):
+def judged(stories_lab):
     """An evaluation, and what it should say, computed plainly: one document after the other, no hooks, no batches."""
     sae, x, docs, losses = random_sae(), [], [], []
-    for batch in lab.batches(QUICK["n_tokens"], "heldout"):
+    for batch in stories_lab.batches(QUICK["n_tokens"], "heldout"):
         for tokens, mask, doc in zip(batch.tokens, batch.mask, batch.doc.tolist(), strict=True):
             tokens = tokens[mask][None]
-            x.append(lab.capture(tokens, HOOK)[0])
+            x.append(stories_lab.capture(tokens, HOOK)[0])
             docs.append(doc)
-            logits = lab.model.original_model(tokens).logits[0, :-1]
+            logits = stories_lab.model.original_model(tokens).logits[0, :-1]
             losses.append(torch.nn.functional.cross_entropy(logits, tokens[0, 1:], reduction="sum").item())
-    return evaluate(lab, sae, **QUICK), sae, x, docs, losses
+    return evaluate(stories_lab, sae, **QUICK), sae, x, docs, losses
 
 
 def test_reconstruction_equals_a_plain_computation(judged):
@@ -101,8 +89,8 @@ def test_intervals_are_those_of_a_slow_bootstrap_over_documents(judged):
             assert value.low <= value.value <= value.high and value.n == m.ce_clean.n, name
 
 
-def test_a_perfect_dictionary_costs_nothing(lab):
-    m = evaluate(lab, identity(), **QUICK)
+def test_a_perfect_dictionary_costs_nothing(stories_lab):
+    m = evaluate(stories_lab, identity(), **QUICK)
     assert m.splice_error.value < 1e-4
     assert m.explained_variance.value == pytest.approx(1) and m.explained_variance_with_bos.value == pytest.approx(1)
     assert m.ce_recovered_zero.value == pytest.approx(1, abs=1e-4) == m.ce_recovered_mean.value
@@ -110,10 +98,11 @@ def test_a_perfect_dictionary_costs_nothing(lab):
     assert m.l0.value == pytest.approx(64, abs=0.1) and m.ce_clean.value < 2 < m.ce_mean.value
 
 
-def test_an_empty_dictionary_is_the_ablation_itself(lab):
+def test_an_empty_dictionary_is_the_ablation_itself(stories_lab):
     none = torch.zeros(64, 8)
-    mean = torch.cat([lab.capture(b.tokens, HOOK)[:, 1:][b.mask[:, 1:]] for b in lab.batches(2000, "train")]).mean(0)
-    zero, constant = (evaluate(lab, standard(none, none.T.clone(), b), **QUICK) for b in (None, mean))
+    x = [stories_lab.capture(b.tokens, HOOK)[:, 1:][b.mask[:, 1:]] for b in stories_lab.batches(2000, "train")]
+    zero, constant = (evaluate(stories_lab, standard(none, none.T.clone(), b), **QUICK)
+                      for b in (None, torch.cat(x).mean(0)))
     assert zero.ce_spliced.value == pytest.approx(zero.ce_zero.value, rel=1e-6)
     assert zero.ce_recovered_zero.value == pytest.approx(0, abs=1e-6)
     assert constant.ce_spliced.value == pytest.approx(constant.ce_mean.value, rel=1e-4)
@@ -123,32 +112,32 @@ def test_an_empty_dictionary_is_the_ablation_itself(lab):
     assert zero.ce_zero.value > zero.ce_clean.value + 1
 
 
-def test_the_splice_check_sees_an_activation_that_does_not_come_back(lab):
+def test_the_splice_check_sees_an_activation_that_does_not_come_back(stories_lab):
     far = identity()
     far.b_dec.data[0] = 1e7  # float32 keeps no digit of the activation beside it: recon + error is not the activation
     far.cfg.apply_b_dec_to_input = False
-    assert evaluate(lab, far, **QUICK).splice_error.value > 0.1
+    assert evaluate(stories_lab, far, **QUICK).splice_error.value > 0.1
 
 
-def test_the_right_hook_is_the_best_one(lab):
+def test_the_right_hook_is_the_best_one(stories_lab):
     from course_utils.activations import harvest
     from course_utils.dictionaries import train_sae
 
-    acts = harvest(lab, HOOK, n_tokens=6000)
+    acts = harvest(stories_lab, HOOK, n_tokens=6000)
     sae = train_sae(acts, width=128, k=8, n_samples=60_000, batch_size=512).sae
-    right, wrong = evaluate(lab, sae, **QUICK), evaluate(lab, sae, hook="blocks.0.hook_resid_post", **QUICK)
+    right, wrong = (evaluate(stories_lab, sae, hook=hook, **QUICK) for hook in (None, "blocks.0.hook_resid_post"))
     assert right.hook == HOOK and wrong.hook == "blocks.0.hook_resid_post"
     assert right.explained_variance.value > 0.7 > 0.5 > wrong.explained_variance.value
     assert right.ce_clean.value < right.ce_spliced.value < right.ce_mean.value < right.ce_zero.value
     assert right.ce_clean == wrong.ce_clean
 
 
-def test_heads_are_laid_side_by_side(lab):
-    m = evaluate(lab, identity(hook="blocks.1.attn.hook_z"), **QUICK)
+def test_heads_are_laid_side_by_side(stories_lab):
+    m = evaluate(stories_lab, identity(hook="blocks.1.attn.hook_z"), **QUICK)
     assert m.ce_recovered_mean.value == pytest.approx(1, abs=1e-3) and m.explained_variance.value == pytest.approx(1)
     joins = identity(hook="blocks.1.attn.hook_z")
     joins.turn_on_forward_pass_hook_z_reshaping()  # as sae-lens itself opens an SAE that joins the heads
-    assert evaluate(lab, joins, **QUICK)[:-5] == m[:-5]
+    assert evaluate(stories_lab, joins, **QUICK)[:-5] == m[:-5]
 
 
 def test_explained_variance_of_sums_is_exact():
@@ -174,18 +163,18 @@ def test_dead_latents_interval_reaches_down():
     ("blocks.2.hook_resid_pots", "nearest: 'blocks.2.hook_resid_post'"),
     ("blocks.1.mlp.hook_pre", "sae reads vectors of width 64, but this hook's have"), (None, "metadata.hook_name says"),
 ])
-def test_a_wrong_hook_is_one_sentence(lab, hook, said):
+def test_a_wrong_hook_is_one_sentence(stories_lab, hook, said):
     with pytest.raises(CourseError, match=said):
-        evaluate(lab, identity(hook=hook), **QUICK)
+        evaluate(stories_lab, identity(hook=hook), **QUICK)
 
 
 @pytest.mark.parametrize(("settings", "said"), [
     ({"n_tokens": 0}, "n_tokens=0 must be at least 1"), ({"split": "test"}, "split='test' is not known"),
     ({"n_tokens": 5}, "1 group gives no interval"), ({"n_boot": 0}, "n_boot=0 must be at least 1"),
 ])
-def test_bad_settings_are_one_sentence(lab, settings, said):
+def test_bad_settings_are_one_sentence(stories_lab, settings, said):
     with pytest.raises(CourseError, match=said):
-        evaluate(lab, identity(), **{"n_tokens": 600} | settings)
+        evaluate(stories_lab, identity(), **{"n_tokens": 600} | settings)
 
 
 def test_the_losses_of_documents_add_up_to_the_reported_ones(judged):

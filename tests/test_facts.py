@@ -1,28 +1,20 @@
 """Facts: prompts against the world's own lists, what the organism knows, and pairs for interchange."""
 
 import random
-import shutil
 import sys
 
 import pytest
 import torch
 import yaml
 
-from conftest import SHARED
 from course_utils.causality.facts import facts, half, kinds, pairs
 from course_utils.errors import CourseError
 from course_utils.interventions.interchange import Pairs
-from course_utils.lab import open_lab
 from course_utils.paths import DATA
 
 MODULE = sys.modules["course_utils.causality.facts"]  # the package may have a function of that name
 ENTRIES = yaml.safe_load((DATA / "prompts" / "facts.yaml").read_text(encoding="utf-8"))
 by_kind = pytest.mark.parametrize("kind", ENTRIES["world"])
-
-
-@pytest.fixture(scope="module")
-def lab():
-    return open_lab("organism", device="cpu", quiet=True)
 
 
 @pytest.fixture(scope="module")
@@ -164,15 +156,7 @@ def test_written_answers_are_whole_and_differ():
             assert len({answers[attribute] for answers in entry["answers"].values()}) >= 5
 
 
-def test_written_prompts_in_gpt2s_tokens(tmp_path):
-    if not (SHARED / "gpt2_tokenizer").is_dir():
-        pytest.skip("../shared/data/gpt2_tokenizer is not here")
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=2, n_positions=64)).save_pretrained(tmp_path)
-    for file in ("vocab.json", "merges.txt"):
-        shutil.copy(SHARED / "gpt2_tokenizer" / file, tmp_path)
-    gpt2 = open_lab(tmp_path, device="cpu", quiet=True)
+def test_written_prompts_in_gpt2s_tokens(gpt2):
     found = facts(gpt2)
     assert len(found) == sum(len(e["asks"]) * len(e["answers"]) for e in ENTRIES["words"].values())
     for fact in found:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from course_utils import CourseError, open_lab, train_sae
+from course_utils import CourseError, train_sae
 from course_utils.dictionaries.faults import FAULTS, KEYS, ROW, _short_rows, broken_runs, columns, recorded
 
 SMALL = {"width": 96, "n_samples": 4096, "batch_size": 256, "seed": 3}
@@ -13,11 +13,6 @@ SMALL = {"width": 96, "n_samples": 4096, "batch_size": 256, "seed": 3}
 def x():
     """Activations far from zero and three times as long as sqrt(d)."""
     return 30 + 10 * torch.randn(5000, 12, generator=torch.Generator().manual_seed(0))
-
-
-@pytest.fixture(scope="module")
-def lab():
-    return open_lab(quiet=True)
 
 
 def explained(x, sae):

@@ -15,8 +15,6 @@ from course_utils.errors import CourseError
 from course_utils.lab import hub, machine, models, open_lab, random_twin, stream, text, token_losses
 from course_utils.paths import DATA
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
-
 
 def hugging_face_logits(directory, tokens):
     from transformers import AutoModelForCausalLM
@@ -142,17 +140,9 @@ def test_the_world_is_text_with_labels(tmp_path, tiny_gpt2):
         open_lab(tiny_gpt2.directory, text="world", quiet=True)
 
 
-def test_gpt2s_own_tokenizer_files(tiny_gpt2, tmp_path):
-    if not (SHARED / "gpt2_tokenizer").is_dir():
-        pytest.skip("../shared/data/gpt2_tokenizer is not here")
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=2, n_positions=32)).save_pretrained(tmp_path)
-    for name in ("vocab.json", "merges.txt"):
-        shutil.copy(SHARED / "gpt2_tokenizer" / name, tmp_path)
-    lab = open_lab(tmp_path, quiet=True)
-    assert lab.encode("Hello world").tolist() == [[50256, 15496, 995]]  # EOS serves as BOS, as in GPT-2's training
-    assert lab.token_strings[995] == " world"
+def test_gpt2s_own_tokenizer_files(gpt2):
+    assert gpt2.encode("Hello world").tolist() == [[50256, 15496, 995]]  # EOS serves as BOS, as in GPT-2's training
+    assert gpt2.token_strings[995] == " world"
 
 
 def test_hooks(small_lab):

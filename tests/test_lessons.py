@@ -3,33 +3,27 @@
 import pytest
 import yaml
 
-from course_utils import lessons, open_lab
+from course_utils import lessons
 from course_utils.errors import CourseError
 from course_utils.paths import DATA
 
 LISTS = yaml.safe_load((DATA / "prompts" / "tasks.yaml").read_text(encoding="utf-8"))
 
 
-@pytest.fixture(scope="module")
-def world_lab():
-    """The organism, for its world."""
-    return open_lab("organism", device="cpu", quiet=True)
-
-
-def test_prompts_of_the_world_are_beginnings_of_held_out_documents_on_their_topics(world_lab):
+def test_prompts_of_the_world_are_beginnings_of_held_out_documents_on_their_topics(lab):
     tasks = {"maths": ["addition", "counting"], "code": ["python_code"]}
-    found = lessons.task_prompts(world_lab, tasks, 20, 12)
-    stream = world_lab.world.documents(0, split="heldout", topic=["python_code"])
+    found = lessons.task_prompts(lab, tasks, 20, 12)
+    stream = lab.world.documents(0, split="heldout", topic=["python_code"])
     starts = [tuple(next(stream).ids[:12]) for _ in range(40)]
     assert [len(rows) for rows in found.values()] == [20, 20]
     for row in found["code"]:
-        assert row[0, 0] == world_lab.bos and tuple(row[0, 1:].tolist()) in starts
+        assert row[0, 0] == lab.bos and tuple(row[0, 1:].tolist()) in starts
     assert len({tuple(row[0].tolist()) for row in found["code"]}) == 20
 
 
-def test_prompts_that_do_not_differ_are_named(world_lab):
+def test_prompts_that_do_not_differ_are_named(lab):
     with pytest.raises(CourseError, match="n=9: 'code' has only 2 prompts that differ"):  # they begin with def or #
-        lessons.task_prompts(world_lab, {"code": ["python_code"]}, 9, 1)
+        lessons.task_prompts(lab, {"code": ["python_code"]}, 9, 1)
 
 
 def test_prompts_without_a_world_are_ours_in_order(small_lab):

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from proof import complaints
 
 from course_utils import cli
 from course_utils.exercises import everything, lessons, notebooks
 from course_utils.exercises.mutants import score
-from course_utils.exercises.proof import complaints
 from course_utils.exercises.source import stubs
 
 ROOT = Path(__file__).parents[1]

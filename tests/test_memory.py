@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from course_utils.activations import harvest
-from course_utils.dictionaries import _parts, steps, train_sae
+from course_utils.dictionaries import new_parts, steps, train_sae
 from course_utils.dictionaries.recipes import Recipe
 from course_utils.errors import CourseError
 from course_utils.lab.machine import Portions
@@ -71,7 +71,7 @@ def test_rows_that_do_not_fit_singly_stop_a_harvest(small_lab, monkeypatch):
 
 
 def library_step(kind):
-    return _parts(Recipe(kind, WIDTH, 6, None, 0.7, 10_000, BATCH, 1, None, {}, "library"), torch.linspace(-1, 1, D),
+    return new_parts(Recipe(kind, WIDTH, 6, None, 0.7, 10_000, BATCH, 1, None, {}, "library"), torch.linspace(-1, 1, D),
                   torch.device("cpu"))
 
 

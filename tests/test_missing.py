@@ -8,10 +8,10 @@ from scipy.stats import spearmanr
 from sklearn.linear_model import Ridge
 from sklearn.metrics import f1_score, r2_score
 
-from course_utils import Labels, evaluate, harvest, open_lab, ready_sae, sae_latents, splice, token_losses
+from course_utils import Labels, evaluate, harvest, ready_sae, sae_latents, splice, token_losses
 from course_utils.errors import CourseError
 from course_utils.features import Table
-from course_utils.features.absorption import absorbed_by_chance, absorption, main_latents, takers
+from course_utils.features.absorption import absorbed_by_chance, absorption, takers
 from course_utils.features.frequency import (
     class_names,
     curve_band,
@@ -32,8 +32,7 @@ def generator(seed=0):
 
 
 @pytest.fixture(scope="module")
-def organism():
-    lab = open_lab("organism", device="cpu", quiet=True)
+def organism(lab):
     return lab, ready_sae(lab, width=512), harvest(lab, lab.middle_hook, 3000, split="heldout")
 
 
@@ -357,11 +356,12 @@ def test_main_latents_are_the_best_union_by_scikit_learn():
     g = generator(4)
     f = torch.rand(500, 12, generator=g) * (torch.rand(500, 12, generator=g) < 0.1)
     on = (f[:, 3] > 0) | (f[:, 7] > 0) | (torch.rand(500, generator=g) < 0.02)
-    assert set(main_latents(csc_array(f.numpy()), on)) == {3, 7}
-    first = main_latents(f, on, at_most=1)
-    assert first[0] == int(np.argmax([f1_score(on, f[:, j] > 0) for j in range(12)]))
-    with pytest.raises(CourseError, match="no token"):
-        main_latents(f, torch.zeros(500, dtype=torch.bool))
+    table = Table(("m:p",), on[:, None], torch.arange(500) // 10)
+    (main,) = absorption(f, table, f, table, table.on, torch.ones(1, 4), torch.ones(12, 4)).main
+    assert set(main) == {3, 7} and main[0] == int(np.argmax([f1_score(on, f[:, j] > 0) for j in range(12)]))
+    nowhere = table._replace(on=torch.zeros_like(table.on))
+    with pytest.raises(CourseError, match="no training token"):
+        absorption(f, nowhere, f, table, table.on, torch.ones(1, 4), torch.ones(12, 4))
 
 
 def test_absorption_refuses_what_does_not_fit():

@@ -7,14 +7,8 @@ from course_utils.causality.mentions import LISTS, again
 from course_utils.causality.occasions import WINDOW, concept_list, elsewhere, knowable, occasions, says
 from course_utils.concepts import word_list_labels, word_lists
 from course_utils.errors import CourseError
-from course_utils.lab import open_lab
 
 TIGER = "entity:animal:tiger"
-
-
-@pytest.fixture(scope="module")
-def lab():
-    return open_lab("organism", device="cpu", quiet=True)
 
 
 @pytest.fixture

@@ -16,11 +16,6 @@ TASKS = ["capitals", "addition", "ioi_ab", "ioi_ba", "film_sentiment", "product_
 
 
 @pytest.fixture(scope="module")
-def lab():
-    return open_lab("organism", quiet=True)
-
-
-@pytest.fixture(scope="module")
 def world():
     return World.load()
 

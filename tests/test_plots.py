@@ -7,6 +7,7 @@ import nbformat
 import numpy as np
 import pytest
 from nbclient import NotebookClient
+from test_steering_plots import DRAW as STEERING
 
 matplotlib.use("Agg")
 
@@ -40,14 +41,9 @@ DRAW = {
     "frontier": lambda **k: frontier([16, 8, 32], [0.8, 0.7, 0.9], ["topk", "topk", "l1"], **k),
     "nulls": lambda **k: null_distributions({"random": np.arange(20.0), "twin": Estimate(0, -1, 1, 9)},
                                             Estimate(30, 28, 32, 9), **k),
+    **STEERING,
 }
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    pyplot.close("all")  # another file's tests may have left some open
-    yield
-    pyplot.close("all")
+pytestmark = pytest.mark.usefixtures("closed")
 
 
 @pytest.mark.parametrize("name", DRAW)

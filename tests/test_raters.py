@@ -13,7 +13,6 @@ from sklearn.metrics import roc_auc_score
 from course_utils.activations import harvest
 from course_utils.errors import CourseError
 from course_utils.features import quantile_examples
-from course_utils.lab import open_lab
 from course_utils.raters import (
     Column,
     Explanation,
@@ -39,19 +38,13 @@ from course_utils.raters import (
 
 
 @pytest.fixture(scope="module")
-def world_lab():
-    """The organism, whose tokens are whole words."""
-    return open_lab("organism", device="cpu", quiet=True)
+def acts(lab):
+    return harvest(lab, lab.middle_hook, 40_000, labels=False)
 
 
 @pytest.fixture(scope="module")
-def acts(world_lab):
-    return harvest(world_lab, world_lab.middle_hook, 40_000, labels=False)
-
-
-@pytest.fixture(scope="module")
-def reader(world_lab, acts):
-    return Reader(world_lab, acts, context=5)
+def reader(lab, acts):
+    return Reader(lab, acts, context=5)
 
 
 def planted(reader, *words, noise=0.0, seed=0):
@@ -62,19 +55,19 @@ def planted(reader, *words, noise=0.0, seed=0):
     return csc_array((on * rng.uniform(1, 2, len(reader)))[:, None])
 
 
-def test_a_passage_is_the_text_around_its_token(world_lab, acts, reader):
+def test_a_passage_is_the_text_around_its_token(lab, acts, reader):
     usable = acts.usable
     for row in (0, 7, len(reader) // 2, len(reader) - 1):
         p = reader.passage(row)
-        assert p.token == world_lab.token_strings[int(acts.tokens[usable[row]])] and p.values == ()
+        assert p.token == lab.token_strings[int(acts.tokens[usable[row]])] and p.values == ()
         at = int(usable[row])
         low = max(at - 5, at - int(acts.pos[at]) + 1)
-        assert p.tokens[: p.at] == tuple(world_lab.token_strings[t] for t in acts.tokens[low:at].tolist())
+        assert p.tokens[: p.at] == tuple(lab.token_strings[t] for t in acts.tokens[low:at].tolist())
         behind = acts.pos[at + 1 : at + 6]
         stop = (behind == 0).nonzero()
         n = int(stop[0]) if len(stop) else len(behind)
         after = acts.tokens[at + 1 : at + 1 + n].tolist()
-        assert p.tokens[p.at + 1 :] == tuple(world_lab.token_strings[t] for t in after)
+        assert p.tokens[p.at + 1 :] == tuple(lab.token_strings[t] for t in after)
 
 
 def test_values_stand_on_their_tokens_and_a_blind_passage_has_none(reader):
@@ -93,11 +86,11 @@ def test_bands_hold_all_of_the_activity_in_order():
     assert sorted(np.concatenate([b.rows for b in cut])) == list(range(103))
 
 
-def test_the_examples_are_those_of_quantile_examples(world_lab, acts, reader):
+def test_the_examples_are_those_of_quantile_examples(lab, acts, reader):
     dense = np.zeros(len(acts), dtype=np.float32)
     column = active(planted(reader, " people", " small", noise=0.05), 0)
     dense[acts.usable.numpy()[column.rows]] = column.values
-    theirs = quantile_examples(world_lab, None, replace(acts, x=torch.from_numpy(dense)[:, None]), 0, 4, 3, 5, seed=2)
+    theirs = quantile_examples(lab, None, replace(acts, x=torch.from_numpy(dense)[:, None]), 0, 4, 3, 5, seed=2)
     ours = [reader.passages(rows, column) for rows in band_rows(column, reader.doc, 4, 3, seed=2)]
     assert [[round(p.value, 4) for p in part] for part in ours] == [
         [round(e.activation, 4) for e in band.examples] for band in theirs]
@@ -216,9 +209,9 @@ def test_domains_have_the_words_of_their_lists():
     assert "tiger" in found["animals"] and "monday" in found["calendar"] and None not in found
 
 
-def test_bad_input_is_named(world_lab, acts, reader):
+def test_bad_input_is_named(lab, acts, reader):
     with pytest.raises(CourseError, match="context=-1 must be at least 0"):
-        Reader(world_lab, acts, context=-1)
+        Reader(lab, acts, context=-1)
     with pytest.raises(CourseError, match="latent=1 must lie in 0 to 0"):
         active(planted(reader, " people"), 1)
     with pytest.raises(CourseError, match="bands=0 must be at least 1"):

@@ -35,14 +35,8 @@ from course_utils.concepts import word_lists
 from course_utils.dictionaries import ready_sae
 from course_utils.errors import CourseError
 from course_utils.interventions import ablate, divert, erase, leace, project_out, steer
-from course_utils.lab import open_lab
 
 TIGER, FRANCE = "entity:animal:tiger", "entity:country:France"
-
-
-@pytest.fixture(scope="module")
-def lab():
-    return open_lab("organism", device="cpu", quiet=True)
 
 
 @pytest.fixture(scope="module")

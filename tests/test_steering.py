@@ -12,14 +12,8 @@ from course_utils.activations import harvest
 from course_utils.errors import CourseError
 from course_utils.features import random_directions
 from course_utils.interventions import sample, steer
-from course_utils.lab import open_lab
 
 NAMES = ["topic:french", "topic:music", "entity:animal:tiger"]
-
-
-@pytest.fixture(scope="module")
-def lab():
-    return open_lab("organism", quiet=True)
 
 
 @pytest.fixture(scope="module")

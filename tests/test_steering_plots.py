@@ -22,28 +22,13 @@ def around(value, by=0.1):
     return Estimate(value, value - by, value + 3 * by, 9)
 
 
+pytestmark = pytest.mark.usefixtures("closed")
+
 CURVES = {"latent": ([around(x, 0.2) for x in (1, 2, 4)], [around(y) for y in (0.1, 0.5, 0.9)]),
           "prompt": ([around(1.5)], [around(0.4)]), "means": ([1.0, 3.0], [0.2, 0.3])}
 DRAW = {"trade_off": lambda **k: trade_off(CURVES, **k),
         "matrix": lambda **k: matrix([[0.5, 0.25], [float("nan"), 1]], ["a", "b"], ["a", "$b"], **k)}
 DOSES, EFFECT, COST = [0, 1, 4], [around(y) for y in (0.1, 0.5, 0.9)], [1.0, around(2), around(5)]
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    pyplot.close("all")  # another file's tests may have left some open
-    yield
-    pyplot.close("all")
-
-
-@pytest.mark.parametrize("name", DRAW)
-def test_each_picture_takes_axes_returns_them_and_speaks(name):
-    given = Figure().subplots()
-    assert DRAW[name](ax=given) is given and not pyplot.get_fignums()
-    own = DRAW[name]()
-    own.figure.canvas.draw()
-    assert len(alt_text(own.figure)) > 20
-    assert alt_text(DRAW[name](alt="in my words").figure) == "in my words"
 
 
 def test_a_trade_off_has_a_line_a_method_and_bars_as_long_as_the_intervals():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from course_utils.dictionaries import _parts, train_sae
+from course_utils.dictionaries import new_parts, train_sae
 from course_utils.dictionaries.recipes import Recipe
 from course_utils.dictionaries.selection import batchtopk, topk
 from course_utils.errors import CourseError
@@ -19,7 +19,7 @@ def pair(kind, step, aux_rows=None, **options):
     parts = []
     for how in ("library", step):
         recipe = Recipe(kind, WIDTH, 6, None, 0.7, 10_000, BATCH, 1, aux_rows, options, how)
-        parts.append(_parts(recipe, torch.linspace(-1, 1, D), torch.device("cpu")))
+        parts.append(new_parts(recipe, torch.linspace(-1, 1, D), torch.device("cpu")))
         g = torch.Generator().manual_seed(5)
         for name in NAMES:  # decoder rows away from length 1, biases away from 0
             weight = getattr(parts[-1].sae, name, None)

@@ -32,14 +32,9 @@ from course_utils.dictionaries import ready_sae
 from course_utils.errors import CourseError
 from course_utils.evidence import kept
 from course_utils.interventions import ablate
-from course_utils.lab import open_lab, random_twin
+from course_utils.lab import random_twin
 
 CONCEPTS = ("entity:animal:tiger", "entity:country:France")
-
-
-@pytest.fixture(scope="module")
-def lab():
-    return open_lab("organism", device="cpu", quiet=True)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,10 @@ import torch
 
 from course_utils import toy
 from course_utils.errors import CourseError
+from course_utils.exercises.lessons import superposition_geometry
 from course_utils.toy.training import _Gradient
+
+count_kept, share_of_dimension = superposition_geometry.kept.answer, superposition_geometry.share.answer
 
 
 def rng(seed=0):
@@ -92,21 +95,13 @@ def test_shares_of_known_shapes():
         return torch.stack([turn.cos(), turn.sin()])[None]
 
     for n in (3, 4, 5, 6):
-        assert torch.allclose(toy.dimensionality(1.3 * polygon(n)), torch.full((1, n), 2 / n), atol=1e-5)
-    assert torch.allclose(toy.dimensionality(torch.eye(4)[None]), torch.ones(1, 4))
+        assert torch.allclose(share_of_dimension(1.3 * polygon(n)), torch.full((1, n), 2 / n), atol=1e-5)
+    assert torch.allclose(share_of_dimension(torch.eye(4)[None]), torch.ones(1, 4))
     lonely = torch.tensor([[[1.0, 0.0, 0.001], [0.0, 1.0, 0.0]]])
-    assert toy.dimensionality(lonely)[0, 2] < 0.01
+    assert share_of_dimension(lonely)[0, 2] < 0.01
 
 
-def test_interference_and_dimensionality_are_two_views_of_one_sum():
-    W = random_toys().W
-    square = W.square().sum(1)
-    assert torch.allclose(toy.dimensionality(W), square / (square + toy.interference(W)), atol=1e-5)
-
-
-def test_features_are_counted_by_length_and_explained_by_variance():
-    W = torch.tensor([[[0.5, 0.6, 0.0], [0.0, 0.0, 0.2]], [[1.0, 0.0, 0.4], [0.0, 1.0, 0.4]]])
-    assert toy.features_kept(W).tolist() == [1, 3] and toy.features_kept(W, 0.1).tolist() == [3, 3]
+def test_features_are_explained_by_variance():
     x = torch.rand(2, 1000, 3, generator=rng())
     assert torch.allclose(toy.explained(x, x), torch.ones(2, 3))
     assert torch.allclose(toy.explained(x.mean(1, keepdim=True).expand_as(x), x), torch.zeros(2, 3), atol=1e-5)
@@ -176,9 +171,9 @@ def test_sparse_features_share_dimensions_and_dense_ones_do_not():
     density = torch.tensor([[1.0], [0.05]]).repeat(4, 1)
     importance = torch.stack([0.6 ** torch.arange(5.0), torch.ones(5)]).repeat(4, 1)
     trained = toy.train(toy.new_toys(8, 5, 2, seed=7), toy.batches(density, 5, seed=8), importance, steps=800).toy
-    kept = toy.features_kept(trained.W).view(4, 2)
+    kept = count_kept(trained.W, 0.5).view(4, 2)
     assert (kept[:, 0] == 2).all() and (kept[:, 1] == 5).all()
-    assert (toy.dimensionality(trained.W)[1::2] - 0.4).abs().max() < 0.05  # pentagons
+    assert (share_of_dimension(trained.W)[1::2] - 0.4).abs().max() < 0.05  # pentagons
 
 
 def test_without_the_relu_there_is_no_superposition():
@@ -186,7 +181,7 @@ def test_without_the_relu_there_is_no_superposition():
     importance = 0.8 ** torch.arange(6.0)[None]
     linear = toy.train(toy.new_toys(4, 6, 2, seed=9), toy.batches(density, 6, seed=10), importance, steps=600, lr=0.03,
                        relu=False).toy
-    assert (toy.features_kept(linear.W) == 2).all()
+    assert (count_kept(linear.W, 0.5) == 2).all()
 
 
 @pytest.mark.parametrize(("call", "said"), [

@@ -1,18 +1,15 @@
 """Traits: which prompts tell them, which tokens show them, and whether the organism knows them."""
 
 import math
-import shutil
 import sys
 from itertools import islice
 
 import pytest
 import torch
 import yaml
-from transformers import GPT2Config, GPT2LMHeadModel
 
-from conftest import SHARED
 from course_utils.errors import CourseError
-from course_utils.lab import open_lab, random_twin
+from course_utils.lab import random_twin
 from course_utils.lab.questions import at
 from course_utils.paths import DATA
 from course_utils.steering.traits import Trait, examples, log_odds, questions, trait, traits
@@ -22,11 +19,6 @@ ENTRIES = yaml.safe_load((DATA / "prompts" / "traits.yaml").read_text(encoding="
 DETERMINED = ["deception", "unsafe_code", "sentiment"]  # the prompt gives the trait away
 N = 120
 by_trait = pytest.mark.parametrize("name", ENTRIES)
-
-
-@pytest.fixture(scope="module")
-def lab():
-    return open_lab("organism", device="cpu", quiet=True)
 
 
 @pytest.fixture(scope="module")
@@ -175,18 +167,6 @@ def test_written_texts_are_as_many_as_promised_and_no_two_alike(name):
     assert not set(words["yes"]) & set(words["no"])
     for side in ("yes", "no"):  # what is scored is not what a prompt itself says
         assert not [(w, p) for w in words[side] for p in words["prompts"] if p.endswith(w)]
-
-
-@pytest.fixture(scope="module")
-def gpt2(tmp_path_factory):
-    """A GPT-2 that learned nothing, with the real one's tokens."""
-    if not (SHARED / "gpt2_tokenizer").is_dir():
-        pytest.skip("../shared/data/gpt2_tokenizer is not here")
-    folder = tmp_path_factory.mktemp("gpt2")
-    GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=2, n_positions=64)).save_pretrained(folder)
-    for file in ("vocab.json", "merges.txt"):
-        shutil.copy(SHARED / "gpt2_tokenizer" / file, folder)
-    return open_lab(folder, device="cpu", quiet=True)
 
 
 @by_trait

@@ -9,7 +9,7 @@ from protocol import peak_memory, serve, versions
 from safetensors.torch import load_file, save_file
 
 from course_utils import evaluate, harvest, load_sae, open_lab, save_sae, train_sae
-from course_utils.dictionaries import _config, _parts, training
+from course_utils.dictionaries import new_config, new_parts, training
 from course_utils.dictionaries.recipes import Recipe
 from course_utils.lab.text import Document
 
@@ -127,7 +127,7 @@ def settings(kind, d, width, k, n_samples, batch):
     from sae_lens.registry import get_sae_training_class
 
     recipe = _recipe(kind, width, k, n_samples, batch)
-    config = _config(recipe, get_sae_training_class(kind)[1], d)
+    config = new_config(recipe, get_sae_training_class(kind)[1], d)
     sae = {name: getattr(config, name) for name in recipe.family_settings(d) if hasattr(config, name)}
     return {"lr": recipe.rate(d), "warm_up": recipe.warm_up, "decay": recipe.decay, "dead_window": recipe.dead_window,
             "steps": recipe.n_steps, "sae": sae}
@@ -137,7 +137,7 @@ def begin(key, file, kind, width, k, n_samples, batch, step):
     """Begin a training on stored activations."""
     data = state.data.setdefault(file, load_file(file))
     recipe = _recipe(kind, width, k, n_samples, batch, step)
-    parts = _parts(recipe, data["train"].mean(0), torch.device("cpu"))
+    parts = new_parts(recipe, data["train"].mean(0), torch.device("cpu"))
     state.runs[key] = training.Trainer(recipe, parts, 1.0), data, batch
 
 

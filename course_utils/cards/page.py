@@ -121,12 +121,12 @@ def fragment(facts: Facts) -> str:
             f"{_histogram(facts)}{cut}{effects}{others}</section>")
 
 
-def excerpt(passages: list[Passage], label: str = "Passages of a latent") -> str:
+def excerpt(passages: list[Passage]) -> str:
     """Return some passages alone, as HTML: what is shown to somebody who is to say what they have in common."""
     peak = max((p.value for p in passages), default=0.0)
     listed = "".join(passage(p, peak) for p in passages)
-    return (f'<section class="uth-card" aria-label="{escape(label)}"><style>{STYLE}</style><ol class="ex">{listed}</ol>'
-            "</section>")
+    return (f'<section class="uth-card" aria-label="Passages of a latent"><style>{STYLE}</style>'
+            f'<ol class="ex">{listed}</ol></section>')
 
 
 def page(facts: Facts) -> str:

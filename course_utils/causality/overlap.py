@@ -179,8 +179,7 @@ def carriers(sae: Any, x: Float[Tensor, "n d"], direction: Float[Tensor, " _"], 
 
 def reformed(
     lab: Lab, sae: Any, tokens: Int[Tensor, "n pos"], places: Int[Tensor, " _"], direction: Float[Tensor, " _"],
-    hook: str, intervention: Intervention, latents: Sequence[int] | Tensor, later: str | None = None,
-    rows: int | None = None,
+    hook: str, intervention: Intervention, latents: Sequence[int] | Tensor,
 ) -> Reformed:
     """Read in two ways how a later site changes along a direction when something is changed at an earlier one.
 
@@ -189,15 +188,13 @@ def reformed(
     lab
         The opened model.
     sae
-        An SAE of the later site.
-    tokens, places, hook, intervention, rows
+        An SAE of the later site, and trained there.
+    tokens, places, hook, intervention
         As in `account`: ``hook`` is the earlier site.
     direction
         ``[d]`` at the later site, e.g. the concept's difference of means there; its length does not count.
     latents
         Latents of ``sae``, e.g. those that best say the concept there.
-    later
-        Where the later site is; None: where the SAE was trained.
 
     Returns
     -------
@@ -209,12 +206,12 @@ def reformed(
     CourseError
         If a hook is no place of the stream, the later one is not behind the earlier, or something does not fit.
     """
-    later = hook_of(lab, sae, later)
+    later = hook_of(lab, sae, None)
     if depth(lab, later) <= depth(lab, hook):
         raise CourseError(f"later={later!r} does not lie behind hook={hook!r}; give an SAE of a later site.")
     v, chosen, parts = _unit(direction, lab.d_model), _chosen(sae, latents), []
-    for pair in zip(passes(lab, tokens, places, hook, later, None, rows),
-                    passes(lab, tokens, places, hook, later, intervention, rows), strict=True):
+    for pair in zip(passes(lab, tokens, places, hook, later),
+                    passes(lab, tokens, places, hook, later, intervention), strict=True):
         ways = [[x.double() @ v for x in (part.end, part.start, part.attention, part.mlp)] for part in pair]
         said = [_written(sae, part.end, v) for part in pair]
         mine, all_of_it, none, error = (b - a for a, b in zip(*said, strict=True))

@@ -92,7 +92,7 @@ def accounts_at(bench: Bench, g: Ground, layers: Sequence[int], ready: Callable[
     return found
 
 
-def repair(bench: Bench, site: Site, concepts: Sequence[str], n_null: int = 4) -> dict[str, Estimate]:
+def repair(bench: Bench, site: Site, concepts: Sequence[str]) -> dict[str, Estimate]:
     """Say over several concepts which share of a direct effect later parts take back; also for a null's latents.
 
     Parameters
@@ -101,14 +101,12 @@ def repair(bench: Bench, site: Site, concepts: Sequence[str], n_null: int = 4) -
         From `Bench` and `accounts_at`.
     concepts
         Which; the unit of the interval.
-    n_null
-        Density-matched draws for each.
     """
     lab, sums = bench.lab, []
     for concept in tqdm(concepts, desc="repair", unit="concept", delay=2, leave=False):
         g = bench.ground(concept)
         t, rows = tools(lab, g, site.acts, bench.table, site.tools.dictionary), g.score
-        off = [way(lab, t, BY_ANSWER, f"k={FEW}"), *null_ways(lab, t, FEW, n_null)[NULLS[0]]]
+        off = [way(lab, t, BY_ANSWER, f"k={FEW}"), *null_ways(lab, t, FEW, 4)[NULLS[0]]]
         clean = trace(lab, rows.tokens, rows.places, rows.to, site.hook)
         found = [account(lab, rows.tokens, rows.places, rows.to, site.hook, each, clean) for each in off]
         sums.append([(float((a.direct - a.total).mean()), float(a.direct.mean())) for a in found])

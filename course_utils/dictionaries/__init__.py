@@ -60,7 +60,7 @@ def families() -> list[str]:
     return list(SAE_TRAINING_CLASS_REGISTRY)
 
 
-def _config(recipe: Recipe, config: type, d: int) -> Any:
+def new_config(recipe: Recipe, config: type, d: int) -> Any:
     """Fill in the library's training config; what the user gave in ``options`` comes last."""
     names = {f.name for f in fields(config)}
     if unknown := set(recipe.options) - names:
@@ -72,14 +72,14 @@ def _config(recipe: Recipe, config: type, d: int) -> Any:
         raise CourseError(f"options={recipe.options} are refused by sae-lens: {error}") from error
 
 
-def _parts(recipe: Recipe, mean: Float[Tensor, " d"], device: torch.device) -> training.Parts:
+def new_parts(recipe: Recipe, mean: Float[Tensor, " d"], device: torch.device) -> training.Parts:
     """Build the library's SAE and schedules; ``mean`` is that of the scaled activations."""
     from sae_lens.registry import get_sae_training_class
     from sae_lens.saes.sae import TrainStepInput
     from sae_lens.training.optim import CoefficientScheduler, get_lr_scheduler
 
     training_class, config = get_sae_training_class(recipe.kind)
-    settings = _config(recipe, config, len(mean))
+    settings = new_config(recipe, config, len(mean))
     with torch.random.fork_rng(devices=[]):  # the library draws from torch's global generator
         torch.manual_seed(recipe.seed)
         sae = steps.frugal(training_class, recipe.aux_rows)(settings)
@@ -186,7 +186,7 @@ def train_sae(
     where = pick_device(device)
     if (device, where.type) == ("auto", "mps"):  # BatchTopK's threshold is a float64, which mps does not have
         where = torch.device("cpu")
-    trainer = training.Trainer(recipe, _parts(recipe, start, where), scale, held)
+    trainer = training.Trainer(recipe, new_parts(recipe, start, where), scale, held)
     marks = {"d_model": first.shape[1], "mean_norm_of_activations": float(f"{first.norm(dim=1).mean():.6g}")}
     log, seconds = training.run(trainer, batches, recipe.settings(**marks), folder, checkpoint_every, log_every, on_log)
     trainer.sae.fold_activation_norm_scaling_factor(scale)

@@ -56,12 +56,12 @@ def library_step(
     CourseError
         If the family or a weight is unknown, or a weight has another shape.
     """
-    from course_utils.dictionaries import _parts, families
+    from course_utils.dictionaries import families, new_parts
 
     check_kind(kind, families())
     width = weights["W_dec"].shape[-2]
     recipe = Recipe(kind, width, k, lr=None, l1=None, n_samples=1, batch_size=1, seed=0, aux_rows=None, options=options)
-    sae = _parts(recipe, torch.zeros(x.shape[1]), torch.device("cpu")).sae
+    sae = new_parts(recipe, torch.zeros(x.shape[1]), torch.device("cpu")).sae
     sae.activation_fn = sae.get_activation_fn()  # the library's, where the course puts a faster one
     state = sae.state_dict()
     for name, weight in weights.items():

@@ -26,7 +26,7 @@ from course_utils.errors import CourseError, one_of
 from course_utils.evidence.agreement import cohen_kappa, krippendorff_alpha
 from course_utils.evidence.cards import ClaimCard, Rule
 from course_utils.evidence.defence import Defence, defend
-from course_utils.evidence.effects import cohen_d, difference, paired_difference
+from course_utils.evidence.effects import difference, paired_difference
 from course_utils.evidence.estimates import Estimate, bootstrap, bootstrap_ratio, bootstrap_sums, numbers
 from course_utils.evidence.ledger import Ledger
 from course_utils.evidence.nulls import calibrate, holm, null_p, permutation_null, permutation_test
@@ -34,7 +34,7 @@ from course_utils.paths import checked
 
 __all__ = [
     "Claim", "ClaimCard", "Defence", "Estimate", "Ledger", "Published", "Rule", "Trial", "bootstrap", "bootstrap_ratio",
-    "bootstrap_sums", "calibrate", "claim", "claims", "cohen_d", "cohen_kappa", "defend", "difference", "holm",
+    "bootstrap_sums", "calibrate", "claim", "claims", "cohen_kappa", "defend", "difference", "holm",
     "krippendorff_alpha", "null_p", "paired_difference", "permutation_null", "permutation_test",
 ]
 

@@ -38,7 +38,7 @@ from course_utils.features.latents import (
 )
 from course_utils.features.polysemantic import Polysemanticity, polysemanticity, says_on
 from course_utils.features.probes import Probes, linear_probes, mean_differences, random_directions, rotated
-from course_utils.features.scores import Cells, UnitScores, chance, score_units
+from course_utils.features.scores import Cells, UnitScores, score_units
 from course_utils.features.units import (
     Table,
     column,

@@ -2,7 +2,7 @@
 
 After Chanin et al. 2024, "A is for Absorption" (arXiv 2409.14507), with an answer key in place of spelling:
 
-1. `main_latents` of a class (fruit): on training text, the latent whose firing has the best F1; then others, as long
+1. The main latents of a class (fruit): on training text, the one whose firing has the best F1; then others, as long
    as "any of them fires" gains at least ``gain`` (their feature splits).
 2. A held-out token is *known* if it belongs to the class and a linear probe on the activation says so.
 3. It is *missed* if no main latent fires on it, though the activation holds the class.
@@ -87,44 +87,16 @@ def firing(units: Units) -> csr_array:
     return csr_array(csr_array(units.detach().float().cpu().numpy()) > 0 if isinstance(units, Tensor) else units > 0)
 
 
-def main_latents(latents: Units, on: Bool[Tensor, " n"], gain: float | int = 0.03,
-                 at_most: int = AT_MOST) -> tuple[int, ...]:
-    """Choose the latents that together stand for a class: firing of any of them says it best.
-
-    Parameters
-    ----------
-    latents
-        ``[n d_sae]`` of the split to choose on.
-    on
-        Tokens of the class there.
-    gain
-        F1 that each further latent must add.
-    at_most
-        How many there may be.
-
-    Raises
-    ------
-    CourseError
-        If the class stands on no token.
-    """
-    if latents.shape[0] != len(on):
-        raise CourseError(f"latents have {latents.shape[0]} rows and on {len(on)}; give the same rows.")
-    if not on.any():
-        raise CourseError("the class stands on no token of this split; take more tokens or another class.")
-    fires = firing(latents)
-    return _chosen(fires, _count(fires), on.cpu().numpy(), gain, at_most)
-
-
 def _count(fires: csr_array) -> np.ndarray:
     """Count the tokens on which each latent fires."""
     return np.bincount(fires.indices, minlength=fires.shape[1])
 
 
-def _chosen(fires: csr_array, total: np.ndarray, truth: np.ndarray, gain: float | int, at_most: int) -> tuple[int, ...]:
+def _chosen(fires: csr_array, total: np.ndarray, truth: np.ndarray, gain: float | int) -> tuple[int, ...]:
     """Add latents to "any of them fires" as long as its F1 gains enough; what is said already, none can say anew."""
     chosen: list[int] = []
     said, best = np.zeros(len(truth), bool), 0.0
-    while len(chosen) < at_most:
+    while len(chosen) < AT_MOST:
         right = (said & truth).sum() + _count(fires[truth & ~said])
         f1 = 2 * right / (said.sum() + total - _count(fires[said]) + truth.sum())
         latent = int(f1.argmax())
@@ -200,7 +172,7 @@ def absorption(
         raise CourseError(f"{empty!r} stands on no training token; take more tokens or leave it out.")
     fires = firing(train)
     total = _count(fires)
-    main = [_chosen(fires, total, on, gain, AT_MOST) for on in classes.on.T.cpu().numpy()]
+    main = [_chosen(fires, total, on, gain) for on in classes.on.T.cpu().numpy()]
     rows = heldout if isinstance(heldout, Tensor) else heldout.tocsr()
     known = heldout_classes.on & says
     missed, absorber = torch.zeros_like(known), torch.full(known.shape, -1)

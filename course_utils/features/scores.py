@@ -54,7 +54,7 @@ class UnitScores(NamedTuple):
     """The same thresholds on text that chose nothing."""
 
 
-def _cells(unit: Column, where: Where, ranks: np.ndarray, both: np.ndarray, says: np.ndarray) -> np.ndarray:
+def _cells(where: Where, ranks: np.ndarray, both: np.ndarray, says: np.ndarray) -> np.ndarray:
     """Return the four scores, [4 c], from the sum of twice the midranks and the counts at the threshold."""
     p, n = where.count.astype(float), where.n
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -78,7 +78,7 @@ def _fit(unit: Column, where: Where) -> tuple[np.ndarray, np.ndarray]:
     both[marks.some[better]], says[marks.some[better]] = marks.hits[best[better]], k[best[better]]
     threshold = np.where(where.count > 0, unit.value_of(says), np.inf)
     ranks = marks.sums(twice[marks.place]) + (where.count - marks.count) * (unit.zeros + 1)
-    return threshold, _cells(unit, where, ranks, both, np.where(where.count > 0, says, 0))
+    return threshold, _cells(where, ranks, both, np.where(where.count > 0, says, 0))
 
 
 def _apply(unit: Column, where: Where, threshold: np.ndarray) -> np.ndarray:
@@ -87,7 +87,7 @@ def _apply(unit: Column, where: Where, threshold: np.ndarray) -> np.ndarray:
     said = unit.values[marks.place] >= marks.spread(threshold[marks.some].astype(np.float32))
     both = marks.sums(said.view(np.int8)) + (where.count - marks.count) * (threshold <= 0)
     ranks = marks.sums(unit.ranks()[1][marks.place]) + (where.count - marks.count) * (unit.zeros + 1)
-    return _cells(unit, where, ranks, both, unit.count_from(threshold))
+    return _cells(where, ranks, both, unit.count_from(threshold))
 
 
 def check(units: Units, table: Table, name: str) -> None:
@@ -125,8 +125,8 @@ def score_units(train: Units, concepts: Table, heldout: Units, heldout_concepts:
 
     Notes
     -----
-    A threshold below all values is allowed (the unit is then always on), so that every unit reaches an F1 of `chance`
-    on the training split.
+    A threshold below all values is allowed (the unit is then always on), so that every unit reaches the F1 of
+    saying "on" always, 2P / (n + P), on the training split.
     """
     check(train, concepts, "training"), check(heldout, heldout_concepts, "held-out")
     if concepts.names != heldout_concepts.names or train.shape[1] != heldout.shape[1]:
@@ -165,9 +165,3 @@ def _score(train: Units, heldout: Units, wheres: Iterator[tuple[Where, Where]], 
             bar.update(len(block))
     table = torch.from_numpy(np.stack(found)).unbind(1)  # 9 of [units c]
     return UnitScores(names, table[0], Cells(*table[1:5]), Cells(*table[5:9]))
-
-
-def chance(table: Table) -> Float[Tensor, " concepts"]:
-    """Return the F1 of saying "on" always, 2P / (n + P)."""
-    p = table.on.sum(0)
-    return 2 * p / (len(table.on) + p)

@@ -154,7 +154,6 @@ class HookedModel:
         tokens: Int[Tensor, "batch pos"],
         *,
         hooks: Iterable[Hook] = (),
-        stop_at_layer: int | None = None,
     ) -> Float[Tensor, "batch pos d"]:
         """Run the model without gradients.
 
@@ -164,11 +163,9 @@ class HookedModel:
             Token ids, BOS at position 0.
         hooks
             ``(hook name, function)`` pairs for this run, as in `hooked`.
-        stop_at_layer
-            Return the residual stream before this block instead of logits.
         """
         with torch.no_grad(), self.hooked(*hooks):
-            return self.model(self.checked(tokens), stop_at_layer=stop_at_layer)
+            return self.model(self.checked(tokens))
 
     def logits(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab"]:
         """Run the model to its end; ``with steer(...)`` and its like apply."""

@@ -9,9 +9,7 @@ It is saved as an ordinary fast ``tokenizer.json``; nothing of the course is nee
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -82,9 +80,3 @@ def load_tokenizer() -> PreTrainedTokenizerFast:
     from course_utils.paths import checked
 
     return PreTrainedTokenizerFast.from_pretrained(str(checked("organism/tokenizer.json").parent))
-
-
-def vocabulary(folder: Path) -> list[str]:
-    """Return the byte-level pieces of a saved tokenizer in the order of their ids."""
-    vocab = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
-    return sorted(vocab, key=vocab.__getitem__)

@@ -63,7 +63,7 @@ def named_bars(names: Sequence[str], values: Sequence, *, ax: Axes | None = None
 
 
 def number_table(grid: Collection, rows: Sequence[str], columns: Sequence[str], *, ax: Axes | None = None,
-                 form: str = ".2f", xlabel: str = "", ylabel: str = "", title: str = "") -> Axes:
+                 xlabel: str = "", ylabel: str = "", title: str = "") -> Axes:
     """Draw a table of numbers, the higher the darker.
 
     Raises
@@ -78,9 +78,9 @@ def number_table(grid: Collection, rows: Sequence[str], columns: Sequence[str], 
     ax.imshow(grid, cmap="Blues", aspect="auto")
     for (i, j), value in np.ndenumerate(grid):
         dark = value > grid.min() + 0.6 * np.ptp(grid)
-        ax.annotate(f"{value:z{form}}", (j, i), ha="center", va="center", color="white" if dark else "black")
+        ax.annotate(f"{value:z.2f}", (j, i), ha="center", va="center", color="white" if dark else "black")
     ax.set(xticks=range(len(columns)), yticks=range(len(rows)), xticklabels=columns, yticklabels=rows, title=title,
            xlabel=xlabel, ylabel=ylabel)
-    said = "; ".join(f"{name} " + ", ".join(f"{c} {v:z{form}}" for c, v in zip(columns, line, strict=True))
+    said = "; ".join(f"{name} " + ", ".join(f"{c} {v:z.2f}" for c, v in zip(columns, line, strict=True))
                      for name, line in zip(rows, grid, strict=True))
     return describe(ax, f"{title or xlabel}. {said}.")

@@ -44,11 +44,11 @@ class Passage(NamedTuple):
         """Hide how active the unit is: what is given to whoever has to say so."""
         return self._replace(values=())
 
-    def marked(self, left: str = "<<", right: str = ">>") -> str:
-        """Return the text with the token pointed at put between two marks, its leading space outside."""
+    def marked(self) -> str:
+        """Return the text with the token pointed at put into << and >>, its leading space outside."""
         before, after = "".join(self.tokens[: self.at]), "".join(self.tokens[self.at + 1 :])
         space = self.token[: len(self.token) - len(self.token.lstrip(" "))]
-        return f"{before}{space}{left}{self.token[len(space):]}{right}{after}"
+        return f"{before}{space}<<{self.token[len(space):]}>>{after}"
 
 
 class Column(NamedTuple):

@@ -42,9 +42,6 @@ class Judged(NamedTuple):
     detection_null: Float[np.ndarray, "draws u"]
     """The same with another unit's explanation."""
     fuzzing_null: Float[np.ndarray, "draws u"]
-    detection_accuracy: Float[np.ndarray, " u"]
-    """Share of right answers, half of which are yes."""
-    fuzzing_accuracy: Float[np.ndarray, " u"]
 
 
 def examples(reader: Reader, column: Column, n_bands: int = 5, n: int = 4, seed: int = 0,
@@ -151,8 +148,7 @@ def judge(rater: Rater, train: Reader, train_latents: csc_array, heldout: Reader
                         for order in tqdm(orders, "score", delay=2, leave=False)], dtype=float)  # [orders 2 u 2n]
     truth = np.array([[questions[kind].truth for questions in asked] for kind in (0, 1)])
     areas = np.array([[auroc(answers[i, kind], truth[kind]) for kind in (0, 1)] for i in range(len(orders))])
-    right = ((answers[0] > 0) == truth).mean(2)
-    return Judged(units, said, *areas[0], areas[1:, 0], areas[1:, 1], *right)
+    return Judged(units, said, *areas[0], areas[1:, 0], areas[1:, 1])
 
 
 def _derangement(n: int, rng: np.random.Generator) -> Int[np.ndarray, " n"]:

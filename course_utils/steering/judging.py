@@ -108,7 +108,7 @@ def pasted(lab: Lab, prompts: Sequence[Tensor], texts: Sequence[Sequence[int]], 
     texts
         Token ids; cut to ``n_tokens``.
     n_tokens
-        As in `sample`.
+        How many of its tokens a text may add.
 
     Raises
     ------

@@ -13,19 +13,7 @@ runs along adjacent numbers. Outside they are seen as [instances n f].
 """
 
 from course_utils.toy.data import batches, sample
-from course_utils.toy.models import (
-    Toy,
-    dimensionality,
-    explained,
-    features_kept,
-    interference,
-    losses,
-    new_toys,
-    reconstruct,
-)
+from course_utils.toy.models import Toy, explained, losses, new_toys, reconstruct
 from course_utils.toy.training import Training, fit, train
 
-__all__ = [
-    "Toy", "Training", "batches", "dimensionality", "explained", "features_kept", "fit", "interference", "losses",
-    "new_toys", "reconstruct", "sample", "train",
-]
+__all__ = ["Toy", "Training", "batches", "explained", "fit", "losses", "new_toys", "reconstruct", "sample", "train"]

@@ -1,4 +1,4 @@
-"""The toy model, x' = ReLU(Wᵀ W x + b), many at a time, and what is measured on its weights."""
+"""The toy model, x' = ReLU(Wᵀ W x + b), many at a time."""
 
 from __future__ import annotations
 
@@ -53,36 +53,3 @@ def losses(toy: Toy, x: Float[Tensor, "instances n f"], importance: Float[Tensor
 def explained(x_hat: Float[Tensor, "instances n f"], x: Float[Tensor, "instances n f"]) -> Float[Tensor, "instances f"]:
     """Return the share of each feature's variance that the reconstruction explains; 0 is what a constant gets."""
     return 1 - (x_hat - x).square().mean(1) / x.var(1, correction=0)
-
-
-def features_kept(W: Float[Tensor, "instances m f"], threshold: float | int = 0.5) -> Float[Tensor, " instances"]:
-    """Count the features whose column of W is longer than the threshold."""
-    return (W.norm(dim=1) > threshold).sum(1).float()
-
-
-def dimensionality(W: Float[Tensor, "instances m f"]) -> Float[Tensor, "instances f"]:
-    """Return D_i = |W_i|² / Σ_j (Ŵ_i · W_j)², feature i's share of a dimension; near 0 if it is left out.
-
-    Examples
-    --------
-    Two features that point in opposite directions share one dimension, half each:
-
-    >>> dimensionality(torch.tensor([[[1.0, -1.0]]]))
-    tensor([[0.5000, 0.5000]])
-    """
-    gram = W.mT @ W
-    length = gram.diagonal(dim1=1, dim2=2)
-    return length.square() / gram.square().sum(2).clamp_min(1e-12)
-
-
-def interference(W: Float[Tensor, "instances m f"]) -> Float[Tensor, "instances f"]:
-    """Return Σ_{j≠i} (Ŵ_i · W_j)²: how much of the other features reads as feature i; 0 for one of length 0.
-
-    Examples
-    --------
-    >>> interference(torch.tensor([[[1.0, -0.5]]]))
-    tensor([[0.2500, 1.0000]])
-    """
-    gram = W.mT @ W
-    length = gram.diagonal(dim1=1, dim2=2)
-    return (gram.square().sum(2) - length.square()).clamp_min(0) / length.clamp_min(1e-12)
