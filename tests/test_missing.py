@@ -21,10 +21,11 @@ from course_utils.features.frequency import (
     rate,
     shuffled_correlations,
 )
-from course_utils.features.readings import balanced, pooled, readings, rows_of, told_right
+from course_utils.features.readings import balanced, pooled, readings, told_right
 from course_utils.features.replaced import lost, reconstruct, replaced
 from course_utils.features.residue import linear_share, part, residue, ridge, variance_with_bos
 from course_utils.features.splitting import splitting
+from course_utils.features.units import rows_of
 
 
 def generator(seed=0):

@@ -14,7 +14,6 @@ from course_utils.evidence.estimates import group_index
 from course_utils.features.probes import linear_probes
 from course_utils.features.residue import residue
 from course_utils.features.units import Table, Units, sae_latents
-from course_utils.features.units import rows_of as rows_of  # notebook 07 has it from here
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
 
