@@ -6,6 +6,7 @@ import pytest
 import torch
 from test_interventions import HOOK, hooks_left, make_sae
 
+from course_utils import lab as room
 from course_utils.errors import CourseError
 from course_utils.interventions import ablate, generate, reads, sample, splice, steer
 
@@ -150,3 +151,17 @@ def test_what_does_not_fit_gets_a_sentence(small_lab, direction):
         with pytest.raises(CourseError, match=message):
             call()
         assert not hooks_left(small_lab)
+
+
+def test_a_memory_that_keeps_nothing_is_said_before_it_spoils_a_text(small_lab, monkeypatch):
+    (first, *_) = [part for part in small_lab.model.modules() if "_update_kv_cache" in vars(part)]
+    monkeypatch.setattr(first, "_update_kv_cache", lambda k, v, **_: (k, v))
+    with pytest.raises(CourseError, match="keeps 0 of 4 positions: these versions of transformers"):
+        small_lab.follow(torch.tensor([[small_lab.bos, 5, 6, 7]]))
+
+
+@pytest.mark.parametrize("name", ["cache", "past_key_values"])
+def test_the_memory_is_found_by_its_old_name_and_its_new_one(name):
+    k, memory = torch.zeros(2), torch.ones(3)
+    found = room._remember(lambda k, v, past_key_values=None, **_: (k, past_key_values), k, k, **{name: memory}, more=1)
+    assert found[1] is memory

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,7 @@ def _opened(name: str, directory: Path, device: torch.device, dtype: torch.dtype
 def _bridge(checkpoint: models.Checkpoint, directory: Path, device: torch.device, dtype: torch.dtype) -> Any:
     """Wrap loaded weights in hooks, leaving their values alone."""
     from transformer_lens.model_bridge import TransformerBridge
+    from transformer_lens.model_bridge.generalized_components import AttentionBridge
 
     try:
         bridge = TransformerBridge.boot_transformers(
@@ -216,4 +218,12 @@ def _bridge(checkpoint: models.Checkpoint, directory: Path, device: torch.device
             "hooked here; give a GPT-2- or Llama-like one."
         ) from error
     bridge.enable_compatibility_mode(no_processing=True, disable_warnings=True)
+    for part in bridge.modules():
+        if isinstance(part, AttentionBridge):
+            part._update_kv_cache = partial(_remember, part._update_kv_cache)
     return bridge
+
+
+def _remember(update: Callable, k: Tensor, v: Tensor, **given: Any) -> tuple[Tensor, Tensor]:
+    """Hand on the cache by the name that transformer-lens 3.9 knows; transformers from 5.24 on call it ``cache``."""
+    return update(k, v, **{"past_key_values": given.get("cache")} | given)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -139,8 +140,7 @@ class HookedModel:
         try:
             for name, function in hooks:
                 point = self.model.hook_dict[self.check_hook(name)]
-                # The bridge's own context manager calls a function once per alias: steering would be added
-                # twice.
+                # The bridge's own context manager calls a function once per alias: steering would be added twice.
                 point.add_hook(lambda activation, hook, f=function: f(activation))
                 added.append((point, point.fwd_hooks[-1]))
             yield
@@ -149,21 +149,9 @@ class HookedModel:
                 handle.hook.remove()
                 point.fwd_hooks.remove(handle)
 
-    def run(
-        self,
-        tokens: Int[Tensor, "batch pos"],
-        *,
-        hooks: Iterable[Hook] = (),
-    ) -> Float[Tensor, "batch pos d"]:
-        """Run the model without gradients.
-
-        Parameters
-        ----------
-        tokens
-            Token ids, BOS at position 0.
-        hooks
-            ``(hook name, function)`` pairs for this run, as in `hooked`.
-        """
+    def run(self, tokens: Int[Tensor, "batch pos"], *,
+            hooks: Iterable[Hook] = ()) -> Float[Tensor, "batch pos d_vocab"]:
+        """Run the model to its end without gradients, with ``hooks`` as in `hooked`; tokens have BOS at position 0."""
         with torch.no_grad(), self.hooked(*hooks):
             return self.model(self.checked(tokens))
 
@@ -207,6 +195,11 @@ class HookedModel:
         -------
         tuple
             The logits, and the memory; None if the model keeps none.
+
+        Raises
+        ------
+        CourseError
+            If the memory did not keep what was read, which spoils all text after it without a sign.
         """
         self.past = 0 if memory is None else memory.get_seq_length()
         n, total = len(tokens), self.past + tokens.shape[1]
@@ -216,10 +209,19 @@ class HookedModel:
         try:
             with torch.no_grad():
                 logits, memory = self.model(self.checked(tokens), return_type="logits_and_cache", use_cache=True,
-                                            past_key_values=memory, **given)
+                                            **{self._memory: memory}, **given)
         finally:
             self.past = None
+        if memory is not None and memory.get_seq_length() != total:
+            raise CourseError(f"{self.name} keeps {memory.get_seq_length()} of {total} positions: these versions of "
+                              "transformers and transformer-lens do not fit each other; course doctor names them.")
         return logits[:, -1], memory
+
+    @cached_property
+    def _memory(self) -> str:
+        """What the model calls its memory: ``cache`` in transformers from 5.24 on."""
+        known = inspect.signature(self.model.original_model.forward).parameters
+        return "cache" if "cache" in known else "past_key_values"
 
     def capture(self, tokens: Int[Tensor, "batch pos"], hook: str) -> Float[Tensor, "batch pos *rest"]:
         """Return one hook's activations; nothing that comes after the hook is computed.
