@@ -23,6 +23,7 @@ from course_utils.plots.figures import (
     matching,
     new_axes,
     not_empty,
+    places,
     span,
     tidy,
     words,
@@ -33,8 +34,8 @@ from course_utils.plots.training import LiveTraining, training_curves
 
 __all__ = [
     "LiveTraining", "PALETTE", "alt_text", "arrows", "density_histogram", "describe", "dose_response", "feature_bars",
-    "frontier", "intervals", "loss_bars", "matrix", "null_distributions", "overlaps", "phase_map", "shares", "stacked",
-    "trade_off", "training_curves",
+    "frontier", "intervals", "loss_bars", "matrix", "null_distributions", "overlaps", "phase_map", "places", "shares",
+    "stacked", "trade_off", "training_curves",
 ]
 
 

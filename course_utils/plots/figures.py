@@ -22,7 +22,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", "-.", ":")
 # What the notebooks compare again and again looks the same everywhere, by whichever of its names.
-_KNOWN = (("latents", "latent, by output", "latents by what hangs on them"),
+_KNOWN = (("latents", "latents, seed 0", "latent, by output", "latents by what hangs on them"),
           ("latent, by input", "latents by what they fire on"), ("DiffMean", "difference of means"),
           ("probe", "linear probe"), ("neurons", "neuron"), ("random directions", "random axes"), ("LEACE",))
 _ALT: WeakKeyDictionary[Axes, str] = WeakKeyDictionary()
