@@ -89,7 +89,7 @@ class LinearMap(NamedTuple):
         return x @ self.weight + self.bias
 
 
-def ridge(x: Float[Tensor, "n d_in"], y: Float[Tensor, "m d_out"], penalty: float = 1e-3) -> LinearMap:
+def ridge(x: Float[Tensor, "n d_in"], y: Float[Tensor, "m d_out"], penalty: float = 1e-6) -> LinearMap:
     """Fit the linear map with the smallest squared error plus ``penalty`` times the squared norm of its weights.
 
     Parameters
@@ -97,7 +97,8 @@ def ridge(x: Float[Tensor, "n d_in"], y: Float[Tensor, "m d_out"], penalty: floa
     x, y
         What to predict from, and what. The intercept is not penalised.
     penalty
-        In units of the summed variance of an average input direction, so that it means the same for any scale.
+        In units of the summed variance of a middling input coordinate, so that it means the same for any scale, and
+        a few coordinates of enormous size do not set it for all.
 
     Raises
     ------
@@ -114,7 +115,7 @@ def ridge(x: Float[Tensor, "n d_in"], y: Float[Tensor, "m d_out"], penalty: floa
     mean_a, mean_b = a.mean(0), b.mean(0)
     a, b = a - mean_a, b - mean_b
     gram = a.T @ a
-    gram.diagonal().add_(penalty * gram.diagonal().mean() + 1e-300)
+    gram.diagonal().add_(penalty * gram.diagonal().median() + 1e-300)
     weight = torch.linalg.solve(gram, a.T @ b)
     return LinearMap(weight.float(), (mean_b - mean_a @ weight).float())
 
