@@ -45,15 +45,16 @@ from course_utils.features.units import (
     concept_tables,
     density,
     domain_table,
+    rows_of,
     sae_latents,
     shuffled_table,
 )
 
 __all__ = [
     "Band", "Cells", "Cofiring", "Detection", "Example", "LogitEffects", "Neighbour", "Polysemanticity", "Probes",
-    "Scores", "Table", "UnitScores", "best_units", "chance", "cofiring", "column", "concept_f1", "concept_scores",
+    "Scores", "Table", "UnitScores", "best_units", "cofiring", "column", "concept_f1", "concept_scores",
     "concept_tables", "density", "domain_table", "example", "f1_difference", "final_scale", "latent_values",
     "linear_probes", "logit_effects", "mean_differences", "mean_f1", "neighbours", "polysemanticity",
-    "quantile_examples", "random_directions", "rotated", "sae_latents", "says_on", "score_detectors", "score_units",
-    "shuffled_table", "top_examples",
+    "quantile_examples", "random_directions", "rotated", "rows_of", "sae_latents", "says_on", "score_detectors",
+    "score_units", "shuffled_table", "top_examples",
 ]
