@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import asdict, replace
 
@@ -14,6 +15,7 @@ from PIL import Image
 from course_utils import cli, paths
 from course_utils.causality import (
     BY_ANSWER,
+    BY_WORD,
     DIFF,
     RANDOM,
     Bench,
@@ -255,11 +257,16 @@ def test_the_shipped_sweep_is_whole_and_of_the_shipped_saes(lab):
     assert all(len(draws) == whole.plan.n_null for f in whole.found for draws in f.nulls.values())
 
 
-def test_the_picture_in_the_readme_shows_the_shipped_sweep(tmp_path, capsys):
+def test_the_picture_in_the_readme_shows_the_shipped_sweep(lab, tmp_path, capsys):
     assert cli.main(["causality", "--picture", str(tmp_path / "new" / "picture.png")]) == 0
     drawn, kept_one = (Image.open(file).info["Description"] for file in (
         tmp_path / "new" / "picture.png", paths.DATA.parent / "docs" / "still_there.png"))
     assert drawn == kept_one and drawn in capsys.readouterr().out and "chance" in drawn
+    found = kept_sweep(lab)
+    readme = (paths.DATA.parent / "README.md").read_text(encoding="utf-8")
+    said = readme[readme.index("![Take a concept") : readme.index("](docs/still_there.png)")]
+    shares = [found.column(way, k).mean() for way, k in ((BY_WORD, "k=1"), (BY_ANSWER, "k=4"), (BY_ANSWER, "k=64"))]
+    assert [int(x) for x in re.findall(r"(\d+) %", said)] == [round(100 * share) for share in shares]
 
 
 def test_nothing_is_drawn_of_a_model_that_nothing_is_kept_for(monkeypatch, tmp_path, capsys):
